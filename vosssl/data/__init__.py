@@ -1,0 +1,1 @@
+"""Files and generated video to Clip."""

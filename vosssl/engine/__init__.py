@@ -1,0 +1,1 @@
+"""Training, evaluation, checkpoints, reports: knows interfaces, never methods."""

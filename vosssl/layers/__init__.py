@@ -1,0 +1,1 @@
+"""nn.Modules that two or more methods use."""

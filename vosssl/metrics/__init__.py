@@ -1,0 +1,1 @@
+"""The maths that is compared across papers."""

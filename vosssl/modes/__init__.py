@@ -1,0 +1,1 @@
+"""yaml to objects to engine, one file a mode."""

@@ -1,0 +1,1 @@
+"""The VideoSegmenter interface and the parts that several methods reuse."""
