@@ -1,0 +1,172 @@
+"""yaml nodes to objects: networks, segmenters, datasets, by their `_target_` and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from vosssl.backbones.weights import load_weights
+from vosssl.engine import checkpoint
+from vosssl.engine.distributed import resolve_device
+from vosssl.modes.config import closest, config_dir, options
+from vosssl.propagation.segmenter import VideoSegmenter
+
+TRUSTED = ("vosssl.", "torch.optim.")  # what a configuration that came inside a checkpoint may construct
+
+
+def build(node: Mapping[str, Any] | DictConfig, *, trusted_only: bool = False, **arguments: Any) -> Any:
+    """Constructs the object that a yaml node describes.
+
+    Args:
+        node: a mapping with one `_target_` and its keyword arguments; nested nodes are constructed first.
+        trusted_only: refuse targets outside vosssl and torch.optim, for configurations read from a file that
+            somebody else may have made.
+        arguments: further keyword arguments, such as the network of a segmenter.
+
+    Returns:
+        Whatever the target returns.
+
+    Raises:
+        ValueError: the target does not exist, is not trusted, or rejects its arguments.
+    """
+    config = node if isinstance(node, DictConfig) else OmegaConf.create(dict(node))
+    if trusted_only:
+        _check_targets(OmegaConf.to_container(config, resolve=True))
+    try:
+        return instantiate(config, **arguments, _convert_="all")
+    except Exception as error:
+        cause = error.__cause__ if type(error).__name__ == "InstantiationException" else error
+        if isinstance(cause, FileNotFoundError | ValueError | MemoryError):
+            raise cause from None
+        if isinstance(cause, TypeError | ImportError | AttributeError) or cause is None:
+            raise ValueError(f"cannot construct {config.get('_target_')}: {cause or error}") from cause
+        raise
+
+
+def _check_targets(node: Any) -> None:
+    """Refuses every `_target_` that is not a class or function defined in a trusted package."""
+    if isinstance(node, list):
+        for value in node:
+            _check_targets(value)
+    if not isinstance(node, dict):
+        return
+    for value in node.values():
+        _check_targets(value)
+    target = node.get("_target_")
+    if target is None:
+        return
+    home = ""
+    if isinstance(target, str) and target.startswith(TRUSTED):
+        home = f"{getattr(get_object(target), '__module__', '')}."
+    if not home.startswith(TRUSTED):
+        raise ValueError(
+            f"the checkpoint asks for {target!r}, which is not part of vosssl; if you wrote it yourself, name its "
+            "method on the command line (method=…) instead of taking it from the file"
+        )
+
+
+def list_models() -> list[str]:
+    """Every model name: the files below cfg/method."""
+    return options("method")
+
+
+def method_config(name: str) -> DictConfig:
+    """The yaml of one model.
+
+    Raises:
+        ValueError: no such model; names the closest ones.
+    """
+    if name not in options("method"):
+        raise ValueError(f"no model is called {name!r}{closest(name, list_models())}")
+    config = OmegaConf.load(config_dir() / "method" / f"{name}.yaml")
+    assert isinstance(config, DictConfig)
+    return config
+
+
+def create_model(name: str, *, weights: str | Path | Mapping[str, Tensor] | None = None) -> nn.Module:
+    """Constructs a network by its name.
+
+    Args:
+        name: one of `list_models()`.
+        weights: None for fresh weights; a known weight name, a path (an official checkpoint or one of ours) or a
+            state dict. Loaded strictly.
+
+    Returns:
+        The network on the CPU, in evaluation mode; its state dict has the official checkpoint's keys and order.
+
+    Raises:
+        ValueError: unknown name, or weights that do not fit (names the keys).
+        FileNotFoundError: no such weights file.
+    """
+    config = method_config(name)
+    if "network" not in config:
+        raise ValueError(f"{name} has no network; use create_segmenter({name!r})")
+    network: nn.Module = build(config.network)
+    if weights is not None:
+        load_network(network, weights)
+    return network.eval()
+
+
+def load_network(
+    network: nn.Module, weights: str | Path | Mapping[str, Tensor], *, prefer_ema: bool = True
+) -> None:
+    """Loads one of our run checkpoints, an official checkpoint, or a state dict, strictly.
+
+    Raises:
+        ValueError, FileNotFoundError: as `load_weights` says.
+    """
+    if isinstance(weights, str | Path) and checkpoint.is_ours(Path(weights)):
+        content = checkpoint.load(Path(weights))
+        checkpoint.load_network(network, content, prefer_ema=prefer_ema, source=str(weights))
+        return
+    load_weights(network, weights)
+
+
+def create_segmenter(
+    name: str,
+    *,
+    weights: str | Path | Mapping[str, Tensor] | None = None,
+    device: str = "auto",
+    network: nn.Module | None = None,
+    **options_by_name: Any,
+) -> VideoSegmenter:
+    """A model behind the interface every model shares: `reset()`, `step(frame, prompt=None)`.
+
+    Args:
+        name: one of `list_models()`.
+        weights: as in `create_model`; None takes what the model's yaml names, or fresh weights.
+        device: `auto`, `cpu`, `cuda`, `mps`, …
+        network: use this network instead of constructing one.
+        options_by_name: the segmenter's options by their official names.
+
+    Returns:
+        The segmenter, ready for the first frame.
+
+    Raises:
+        ValueError: unknown model or option, or weights that do not fit.
+    """
+    config = method_config(name)
+    if "segmenter" not in config:
+        raise ValueError(f"{name} gives features, not masks; models with masks: {', '.join(segmenters())}")
+    if "network" not in config:
+        return build(config.segmenter, **options_by_name)
+    if network is None:
+        network = create_model(name, weights=weights or config.get("weights"))
+    network = network.to(resolve_device(device)).eval().requires_grad_(False)
+    return build(config.segmenter, network=network, **options_by_name)
+
+
+def segmenters() -> list[str]:
+    """The models that give masks."""
+    return [name for name in list_models() if "segmenter" in method_config(name)]
+
+
+def precision_dtype(precision: Literal["fp32", "bf16", "fp16"]) -> torch.dtype:
+    """torch's dtype of a precision by its short name."""
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
