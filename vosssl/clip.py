@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -37,6 +37,7 @@ class Clip:
         labelled: (T,) bool, which frames carry labels. None means all of them, when there are labels.
         frame_names: T names.
         flow: (T, 2, H, W) float, displacement (x, y) in pixels from each frame to the next. None when unknown.
+        features: precomputed features by name, each (T, ...), when they were cached on disk.
 
     Raises:
         ValueError: when shapes or dtypes disagree; says which.
@@ -48,6 +49,7 @@ class Clip:
     labelled: Tensor | None = None
     frame_names: tuple[str, ...] = ()
     flow: Tensor | None = None
+    features: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 4 or self.frames.shape[1] != 3:
@@ -76,6 +78,11 @@ class Clip:
             raise ValueError(
                 f"flow of clip {self.name} is {tuple(self.flow.shape)}, expected {(length, 2, height, width)}"
             )
+        for key, value in self.features.items():
+            if value.ndim == 0 or value.shape[0] != length:
+                raise ValueError(
+                    f"features {key} of clip {self.name} are {tuple(value.shape)}, expected ({length}, ...)"
+                )
 
     def __len__(self) -> int:
         return self.frames.shape[0]
@@ -121,12 +128,27 @@ class Batch:
             },
         )
 
+    def pin_memory(self) -> Batch:
+        """The batch in page-locked memory, from which copies to a GPU are faster (a DataLoader calls this)."""
+
+        def pin(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.pin_memory()
+
+        return replace(
+            self,
+            frames=self.frames.pin_memory(),
+            labels=pin(self.labels),
+            flow=pin(self.flow),
+            features={key: value.pin_memory() for key, value in self.features.items()},
+        )
+
 
 def collate(clips: Sequence[Clip], *, seeds: Sequence[int] = ()) -> Batch:
     """Stacks clips of equal shape.
 
     Args:
-        clips: B clips with the same T, H and W. Labels and flow are kept when every clip has them.
+        clips: B clips with the same T, H and W. Labels, flow and each of the features are
+            kept when every clip has them.
         seeds: B sample seeds; zeros when left out.
 
     Returns:
@@ -143,10 +165,12 @@ def collate(clips: Sequence[Clip], *, seeds: Sequence[int] = ()) -> Batch:
         raise ValueError(f"clips of one batch must have one shape, got {listing}; crop or resize them first")
     labels = [clip.labels for clip in clips if clip.labels is not None]
     flow = [clip.flow for clip in clips if clip.flow is not None]
+    shared = [key for key in clips[0].features if all(key in clip.features for clip in clips)]
     return Batch(
         frames=torch.stack([clip.frames for clip in clips]),  # B x (T, 3, H, W) -> (B, T, 3, H, W)
         labels=torch.stack(labels) if len(labels) == len(clips) else None,
         flow=torch.stack(flow) if len(flow) == len(clips) else None,
         names=tuple(clip.name for clip in clips),
         seeds=torch.tensor(list(seeds) or [0] * len(clips), dtype=torch.int64),
+        features={key: torch.stack([clip.features[key] for clip in clips]) for key in shared},
     )
