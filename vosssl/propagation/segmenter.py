@@ -91,9 +91,9 @@ class Prompted:
 class VideoSegmenter(ABC):
     """Follows objects through a video, online.
 
-    After `step`, `probabilities` is (N + 1, H, W) at the frame's size, background first, and `object_ids` names
-    its other rows. A prompt may come at any frame and may bring new objects; the rows keep the order of arrival.
-    Until something is prompted, a method that does not discover objects says background everywhere.
+    After `step`, `probabilities` is (N + 1, H, W) at the frame's size, background first, and `object_ids`
+    names its other rows. A prompt may come at any frame and may bring new objects; rows keep the order of
+    arrival. Until something is prompted, a method that does not discover objects says background everywhere.
 
     Args:
         size: None keeps the frame's size; an int is the largest shorter side (frames are never enlarged);
@@ -118,7 +118,10 @@ class VideoSegmenter(ABC):
         self.stride = stride
         self.pad_colour = pad_colour
         self.device = torch.device(device)
-        self._forget()
+        self.object_ids: tuple[int, ...] = ()
+        self.frame_index = 0
+        self._rows: Tensor | None = None
+        self._frame_size: Size | None = None
 
     @abstractmethod
     def segment(self, frame: Tensor, prompted: Prompted | None) -> Tensor:
@@ -141,7 +144,9 @@ class VideoSegmenter(ABC):
 
     def reset(self) -> None:
         """Makes the segmenter ready for another video."""
-        self._forget()
+        self.object_ids = ()
+        self.frame_index = 0
+        self._rows = self._frame_size = None
         self.forget()
 
     @property
@@ -178,12 +183,6 @@ class VideoSegmenter(ABC):
             self._rows = torch.ones(1, *size, device=self.device)
         self.frame_index += 1
         return masks_to_labels(self._rows, self.object_ids).to(frame.device)
-
-    def _forget(self) -> None:
-        self.object_ids: tuple[int, ...] = ()
-        self.frame_index = 0
-        self._rows: Tensor | None = None
-        self._frame_size: Size | None = None
 
     def _check_frame(self, frame: Tensor) -> Size:
         if frame.ndim != 3 or frame.shape[0] != 3:

@@ -1,0 +1,163 @@
+"""Boundaries of masks, and exact discs around them.
+
+Everything here works on *bit maps*: integers whose bit k says whether the pixel is in mask k. One map of uint8
+carries eight masks, so that the boundaries of all objects are found, and dilated, in one pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+BITS = 8  # masks in one map
+
+
+def boundary_radius(height: int, width: int, *, ratio: float = 0.008) -> int:
+    """How far a contour may be off: a share of the image diagonal, rounded up.
+
+    Args:
+        height: pixels.
+        width: pixels.
+        ratio: share of the diagonal.
+
+    Returns:
+        Pixels; 8 for 480 x 854.
+    """
+    return math.ceil(ratio * math.hypot(height, width))
+
+
+def disc_half_widths(radius: int) -> list[int]:
+    """Half width of the disc dx^2 + dy^2 <= r^2 in each of its rows, dy = -r .. r.
+
+    OpenCV's MORPH_ELLIPSE is another shape for every r > 1.
+
+    Args:
+        radius: pixels.
+
+    Returns:
+        2 r + 1 half widths: row dy covers dx = -w .. w.
+    """
+    return [math.isqrt(radius * radius - dy * dy) for dy in range(-radius, radius + 1)]
+
+
+def pack_masks(labels: Tensor, ids: Sequence[int]) -> Tensor:
+    """Label maps as bit maps.
+
+    Args:
+        labels: (..., H, W) uint8 ids.
+        ids: N ids; bit k % 8 of map k // 8 belongs to the k-th.
+
+    Returns:
+        (ceil(N / 8), ..., H, W) uint8; at least one map.
+    """
+    maps = torch.zeros(max(1, -(-len(ids) // BITS)), *labels.shape, dtype=torch.uint8, device=labels.device)
+    for place, identity in enumerate(ids):
+        here = (labels == identity).view(torch.uint8)
+        maps[place // BITS] |= here << (place % BITS) if place % BITS else here
+    return maps
+
+
+def unpack_bits(bits: Tensor, count: int) -> Tensor:
+    """Bit maps as one row per mask.
+
+    Args:
+        bits: (M, ...) uint8.
+        count: N <= 8 M, masks wanted.
+
+    Returns:
+        (N, ...) uint8, 0 or 1.
+    """
+    shift = torch.arange(BITS, dtype=torch.uint8, device=bits.device).view(1, BITS, *[1] * (bits.ndim - 1))
+    return ((bits.unsqueeze(1) >> shift) & 1).flatten(0, 1)[:count]  # (M, ...) -> (M, 8, ...) -> (N, ...)
+
+
+def boundary_map(masks: Tensor) -> Tensor:
+    """Where a mask differs from its right, lower or lower-right neighbour.
+
+    In the last row only the right neighbour counts, in the last column only the lower one, and the bottom-right
+    pixel is never set: the image border makes no boundary.
+
+    Args:
+        masks: (..., H, W) bool, or integers as bit maps (each bit is a mask of its own).
+
+    Returns:
+        (..., H, W) of the same dtype.
+
+    Source: seg2bmap of Martin et al., PAMI 2004, as the DAVIS toolkit applies it.
+    """
+    edges = torch.zeros_like(masks)
+    right = masks[..., :, :-1] ^ masks[..., :, 1:]
+    below = masks[..., :-1, :] ^ masks[..., 1:, :]
+    edges[..., :, :-1] = right
+    edges[..., :-1, :] |= below
+    edges[..., :-1, :-1] |= masks[..., :-1, :-1] ^ masks[..., 1:, 1:]
+    return edges
+
+
+def _row_unions(maps: Tensor, radius: int) -> list[Tensor]:
+    """Unions of 1, 2, 4, ... pixels to the right, of maps padded by the radius on all sides.
+
+    Returns:
+        Element j is (M, H + 2 r, W + 2 r): the union over the 2^j pixels that start here.
+    """
+    padded = torch.nn.functional.pad(maps, (radius,) * 4)
+    unions = [padded]
+    for level in range((2 * radius + 1).bit_length() - 1):
+        wider = unions[-1].clone()
+        wider[..., : -(1 << level)] |= unions[-1][..., 1 << level :]
+        unions.append(wider)
+    return unions
+
+
+def dilate_disc(maps: Tensor, radius: int) -> Tensor:
+    """Dilates by the exact disc dx^2 + dy^2 <= r^2; outside the image counts as unset.
+
+    Args:
+        maps: (..., H, W) bool or bit maps.
+        radius: r in pixels.
+
+    Returns:
+        (..., H, W) of the same dtype.
+    """
+    height, width = maps.shape[-2:]
+    unions = _row_unions(maps, radius)
+    dilated = torch.zeros_like(maps)
+    for row, half in enumerate(disc_half_widths(radius)):
+        level = (2 * half + 1).bit_length() - 1
+        rows = unions[level][..., row : row + height, :]
+        for start in {radius - half, radius + half + 1 - (1 << level)}:
+            dilated |= rows[..., start : start + width]
+    return dilated
+
+
+def discs_at(maps: Tensor, pixels: Tensor, radius: int) -> Tensor:
+    """What lies within the exact disc around some pixels: `dilate_disc` read at these pixels only.
+
+    A boundary has few pixels, so reading 2 r + 1 row runs at each is far cheaper than dilating the image.
+
+    Args:
+        maps: (M, H, W) bit maps.
+        pixels: (P,) int64 flat indices y * W + x.
+        radius: r in pixels.
+
+    Returns:
+        (M, P) union of the bits within each disc.
+    """
+    width = maps.shape[-1]
+    unions = _row_unions(maps, radius)
+    stride = width + 2 * radius
+    corner = (pixels // width) * stride + pixels % width  # flat index of the disc's top-left corner
+    offsets: dict[int, list[int]] = {}
+    for row, half in enumerate(disc_half_widths(radius)):
+        level = (2 * half + 1).bit_length() - 1
+        starts = {radius - half, radius + half + 1 - (1 << level)}
+        offsets.setdefault(level, []).extend(row * stride + start for start in starts)
+    found = torch.zeros(len(maps), len(pixels), dtype=maps.dtype, device=maps.device)
+    for level, shifts in offsets.items():
+        flat = unions[level].flatten(1)  # (M, H + 2 r, W + 2 r) -> (M, -1)
+        for shift in shifts:
+            found |= flat.index_select(1, corner + shift)
+    return found
