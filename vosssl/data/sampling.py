@@ -213,8 +213,8 @@ class Mix:
     """Several clip datasets as one, each with its share of the draws of an epoch.
 
     Dataset d owns a block of `round(share_d * length)` indices, so shares hold exactly in every epoch. A
-    block goes through its dataset as often as it fits in whole passes; what is left over is drawn at random by the
-    draw's seed.
+    block goes through its dataset as often as it fits in whole passes; what is left over is drawn at random
+    by the draw's seed.
 
     Args:
         datasets: the datasets to mix.

@@ -1,0 +1,62 @@
+"""Files are written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from vosssl.data.files import atomic_write, require_space
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_file_is_exchanged_when_the_body_ends(tmp_path: Path, durable: bool) -> None:
+    target = tmp_path / "new" / "a.txt"
+    with atomic_write(target, durable=durable) as temporary:
+        temporary.write_text("one")
+        assert not target.exists()
+    assert target.read_text() == "one"
+    assert os.listdir(target.parent) == ["a.txt"]
+
+
+@pytest.mark.parametrize("error", [ValueError("broken"), KeyboardInterrupt()])
+def test_after_an_error_the_old_file_is_intact(tmp_path: Path, error: BaseException) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with pytest.raises(type(error)), atomic_write(target) as temporary:
+        temporary.write_text("half of the new")
+        raise error
+    assert target.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with (
+        pytest.raises(
+            OSError, match=r"disk full while writing .*a\.txt; the file that was there is unchanged"
+        ),
+        atomic_write(target),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert target.read_text() == "old"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's always-full device")
+def test_a_writer_on_a_really_full_device_is_understood(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OSError, match="disk full while writing"),
+        atomic_write(tmp_path / "a.txt") as temporary,
+    ):
+        temporary.symlink_to("/dev/full")
+        temporary.write_bytes(b"x" * 100_000)
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_cannot_fit_is_refused_before_it_starts(tmp_path: Path) -> None:
+    require_space(tmp_path / "not" / "yet", 10, what="the cache")
+    with pytest.raises(OSError, match=r"the cache needs 1000000\.00 GB"):
+        require_space(tmp_path, 10**15, what="the cache")

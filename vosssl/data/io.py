@@ -1,0 +1,371 @@
+"""Files to tensors and back: the only file that knows Pillow, OpenCV and video codecs.
+
+Frames are (3, H, W) uint8 RGB, label maps (H, W) uint8 ids, everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from vosssl.data.files import atomic_write
+from vosssl.data.palette import davis_palette
+from vosssl.ops.resize import resize_labels
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+_REDUCED = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+_ROTATED = (5, 6, 7, 8)  # EXIF orientations whose stored width is the height that is seen
+
+
+def read_image(path: str | Path, *, reduce: Literal[1, 2, 4, 8] = 1) -> Tensor:
+    """Reads a JPEG, PNG, WebP, BMP or TIFF file as RGB, the way it is meant to be seen (EXIF orientation).
+
+    Args:
+        path: the file.
+        reduce: decode at 1 / reduce of the size; JPEGs do so while decoding, which is faster than decoding it
+            all.
+
+    Returns:
+        (3, H, W) uint8 RGB; (3, ceil(H / reduce), ceil(W / reduce)) when reduced.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file that is truncated or is no image; names it.
+    """
+    path = Path(path)
+    encoded = np.frombuffer(_bytes_of(path), np.uint8)
+    decoded = cv2.imdecode(encoded, _REDUCED[reduce]) if encoded.size else None  # (H, W, 3) BGR
+    if decoded is None or not _complete(path, encoded):
+        raise ValueError(
+            f"image {path} ({encoded.size} bytes) is truncated or damaged: it cannot be decoded as "
+            f"{path.suffix.lower().lstrip('.') or 'an image'}; get the file again, or remove the frame"
+        )
+    planes = np.empty((3, *decoded.shape[:2]), np.uint8)
+    cv2.split(decoded, [planes[2], planes[1], planes[0]])  # (H, W, 3) BGR -> (3, H, W) RGB
+    return torch.from_numpy(planes)
+
+
+def _bytes_of(path: Path) -> bytes:
+    if not path.is_file():
+        near = path.parent
+        where = (
+            f"{near} exists, but holds no such file" if near.is_dir() else f"there is no folder {near} either"
+        )
+        raise FileNotFoundError(f"no file {path}: {where}")
+    return path.read_bytes()
+
+
+def _complete(path: Path, encoded: np.ndarray) -> bool:
+    """Whether a JPEG goes on to its end; older OpenCV fills what is missing with grey and says nothing."""
+    jpeg = bytes(encoded[:2]) == b"\xff\xd8"
+    if not jpeg or bytes(encoded[-64:]).rstrip(b"\x00\r\n ").endswith(b"\xff\xd9"):
+        return True
+    try:  # no marker at the very end: some cameras append their own data, so decode it strictly once more
+        with Image.open(path) as image:
+            image.load()
+    except (OSError, SyntaxError):
+        return False
+    return True
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) of an image file as `read_image` returns it, from its header alone.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no image; names it.
+    """
+    path = Path(path)
+    with _opened(path) as image:
+        turned = image.format in ("JPEG", "TIFF", "WEBP") and image.getexif().get(0x0112) in _ROTATED
+        width, height = image.size
+    return (width, height) if turned else (height, width)
+
+
+def _opened(path: Path) -> Image.Image:
+    if not path.is_file():
+        _bytes_of(path)
+    try:
+        return Image.open(path)
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(
+            f"{path} ({path.stat().st_size} bytes) is no readable image file: {error}"
+        ) from error
+
+
+def read_labels(
+    path: str | Path,
+    *,
+    binary: bool = False,
+    size: tuple[int, int] | None = None,
+    on_wrong_size: Literal["error", "resize"] = "error",
+) -> Tensor:
+    """Reads a label map: a palette image's indices (1 to 8 bits) or a grey image's values are the object ids.
+
+    Args:
+        path: a PNG (or any lossless format).
+        binary: the values are 0 and 255 (DAVIS 2016): everything above 0 becomes object 1. Never guessed: in
+            a label map of ids 255 means void.
+        size: (H, W) that the labels have to have, that of their frame.
+        on_wrong_size: what to do with labels of another size; "resize" takes the nearest pixels.
+
+    Returns:
+        (H, W) uint8 ids: 0 background, 1..254 objects, 255 void.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: unreadable, in colour, with ids above 255, or of the wrong size; names it.
+    """
+    path = Path(path)
+    with _opened(path) as image:
+        try:
+            labels = _ids_of(image, path, binary=binary)
+        except (OSError, SyntaxError) as error:
+            raise ValueError(f"label file {path} is truncated or damaged: {error}; get it again") from error
+    if binary:
+        labels = labels > 0
+    ids = torch.from_numpy(np.array(labels, dtype=np.uint8))  # a copy: Pillow's memory is read-only
+    if size is None or tuple(ids.shape) == tuple(size):
+        return ids
+    if on_wrong_size == "resize":
+        return resize_labels(ids, size)
+    raise ValueError(
+        f"labels {path} are {ids.shape[1]} wide and {ids.shape[0]} high, their frame is {size[1]} wide and "
+        f"{size[0]} high; fix the file, or pass on_wrong_size=resize to stretch it to the frame"
+    )
+
+
+def _ids_of(image: Image.Image, path: Path, *, binary: bool) -> np.ndarray:
+    """(H, W) ids of any integer type."""
+    if image.mode in ("P", "L", "1"):
+        return np.asarray(image)
+    if image.mode.startswith("I"):  # 16- or 32-bit grey
+        values = np.asarray(image)
+        if values.size and (values.min() < 0 or values.max() > 255) and not binary:
+            raise ValueError(
+                f"labels {path} hold values from {values.min()} to {values.max()}, expected object ids "
+                "0..255; number the objects of each video from 1"
+            )
+        return values
+    colours = np.asarray(image)
+    if binary and colours.ndim == 3:
+        return colours[..., :3].max(-1)
+    raise ValueError(
+        f"labels {path} are an image of mode {image.mode}, expected a palette or grey PNG whose values are "
+        "object ids; convert colours to ids, or pass binary=true if every coloured pixel is the one object"
+    )
+
+
+def write_labels(path: str | Path, labels: Tensor, *, palette: Tensor | None = None) -> None:
+    """Writes a label map as an 8-bit palette PNG whose indices are the ids, atomically.
+
+    Args:
+        path: a file ending in .png; its folder is made.
+        labels: (H, W) uint8 ids.
+        palette: (256, 3) uint8 colours of the ids; None: those of DAVIS.
+
+    Raises:
+        ValueError: labels of another shape or type.
+    """
+    if labels.ndim != 2 or labels.dtype != torch.uint8:
+        raise ValueError(
+            f"labels for {path} are {tuple(labels.shape)} {labels.dtype}, expected (H, W) uint8 ids; pass "
+            "ids, not one-hot"
+        )
+    image = Image.fromarray(labels.cpu().numpy(), mode="P")
+    image.putpalette((davis_palette() if palette is None else palette).flatten().tolist())
+    with atomic_write(path, durable=False) as temporary:
+        image.save(temporary, format="PNG")
+
+
+def write_image(path: str | Path, image: Tensor) -> None:
+    """Writes a picture, atomically; the suffix chooses the format.
+
+    Args:
+        path: a file ending in .png, .jpg, .webp, …; its folder is made.
+        image: (3, H, W) RGB, uint8, or float in [0, 1].
+
+    Raises:
+        ValueError: an image of another shape.
+    """
+    if image.ndim != 3 or image.shape[0] != 3:
+        raise ValueError(f"image for {path} is {tuple(image.shape)}, expected (3, H, W) RGB")
+    if image.is_floating_point():
+        image = (image.clamp(0, 1) * 255).round().to(torch.uint8)
+    pixels = image.permute(1, 2, 0).contiguous().cpu().numpy()  # (3, H, W) -> (H, W, 3)
+    with atomic_write(path, durable=False) as temporary:
+        Image.fromarray(pixels).save(temporary, quality=95)
+
+
+class VideoReader:
+    """Frames of a video file or a camera, decoded one at a time.
+
+    Args:
+        source: path of a video file, or the number of a camera.
+
+    Attributes:
+        size: (H, W) in pixels.
+        fps: frames per second as the file says; 0 when it does not say.
+        frame_count: frames as the file's header says (decoding may find fewer); None for a camera.
+        position: index of the frame that `read` returns next.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no frame can be decoded; names the file or camera.
+    """
+
+    def __init__(self, source: str | Path | int) -> None:
+        self.source = source
+        self.is_camera = isinstance(source, int)
+        self._open()
+        height, width = self._ahead.shape[:2] if self._ahead is not None else (0, 0)
+        self.size = (int(height), int(width))
+        self.fps = float(self._capture.get(cv2.CAP_PROP_FPS))
+        count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        self.frame_count = None if self.is_camera else max(count, 1)
+
+    def _open(self) -> None:
+        """Opens from the start; the first frame is decoded at once: only that shows that it is readable."""
+        if not isinstance(self.source, int) and not Path(self.source).is_file():
+            raise FileNotFoundError(f"no video file {self.source}")
+        self._capture = cv2.VideoCapture(self.source if isinstance(self.source, int) else str(self.source))
+        ok, first = self._capture.read()
+        self._ahead: np.ndarray | None = first if ok else None
+        if not ok:
+            self._capture.release()
+            what = "camera" if self.is_camera else "video file"
+            hint = (
+                "is it connected and not in use?" if self.is_camera else "truncated, or a codec OpenCV lacks?"
+            )
+            raise ValueError(f"no frame can be read from {what} {self.source}: {hint}")
+        self.position = 0
+
+    def read(self) -> Tensor | None:
+        """The next frame, (3, H, W) uint8 RGB, or None at the end."""
+        ok, pixels = (True, self._ahead) if self._ahead is not None else self._capture.read()
+        self._ahead = None
+        if not ok or pixels is None:
+            return None
+        self.position += 1
+        planes = np.empty((3, *pixels.shape[:2]), np.uint8)
+        cv2.split(pixels, [planes[2], planes[1], planes[0]])  # (H, W, 3) BGR -> (3, H, W) RGB
+        return torch.from_numpy(planes)
+
+    def skip(self) -> bool:
+        """Passes over one frame without converting it; False at the end."""
+        ok = self._ahead is not None or self._capture.grab()
+        self._ahead = None
+        self.position += int(ok)
+        return ok
+
+    def seek(self, index: int) -> None:
+        """Makes `read` return frame `index` next.
+
+        Near ahead it decodes on; further it jumps, and where the container does not confirm the jump it
+        decodes from the start, which is slow but exact.
+
+        Raises:
+            ValueError: a camera, or an index past the end.
+        """
+        if self.is_camera:
+            raise ValueError(f"camera {self.source} cannot seek; iterate it")
+        if not self.position <= index < self.position + _SEEK_DECODES:
+            self._ahead = None
+            self._capture.set(cv2.CAP_PROP_POS_FRAMES, index)
+            self.position = index
+            if round(self._capture.get(cv2.CAP_PROP_POS_FRAMES)) != index:
+                self._capture.release()
+                self._open()
+        while self.position < index:
+            if not self.skip():
+                raise ValueError(
+                    f"video {self.source} ends after {self.position} frames, asked for frame {index}"
+                )
+
+    def __iter__(self) -> Iterator[Tensor]:
+        while (frame := self.read()) is not None:
+            yield frame
+
+    def close(self) -> None:
+        """Lets go of the file or camera."""
+        self._capture.release()
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+_SEEK_DECODES = 48  # frames; about two seconds, the usual distance between key frames
+_CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".webm": "VP80", ".mkv": "mp4v"}
+
+
+class VideoWriter:
+    """Writes frames to a video file, atomically: it appears when the writer closes without an error.
+
+    Args:
+        path: .mp4, .webm, .avi or .mkv.
+        fps: frames per second.
+
+    Raises:
+        ValueError: an unknown suffix, frames of changing size, or an encoder that OpenCV lacks.
+    """
+
+    def __init__(self, path: str | Path, *, fps: float = 25.0) -> None:
+        self.path = Path(path)
+        if self.path.suffix.lower() not in _CODECS:
+            raise ValueError(f"cannot write video {path}, expected a name ending in {', '.join(_CODECS)}")
+        self.fps = fps if fps > 0 else 25.0
+        self._size: tuple[int, int] | None = None
+        self._pending = atomic_write(self.path, durable=False)
+        self._writer: cv2.VideoWriter | None = None
+
+    def __enter__(self) -> VideoWriter:
+        self._temporary = self._pending.__enter__()
+        return self
+
+    def write(self, frame: Tensor) -> None:
+        """Appends a frame, (3, H, W) uint8 RGB."""
+        height, width = frame.shape[1:]
+        if self._writer is None:
+            codec = cv2.VideoWriter.fourcc(*_CODECS[self.path.suffix.lower()])
+            self._writer = cv2.VideoWriter(str(self._temporary), codec, self.fps, (width, height))
+            self._size = (height, width)
+            if not self._writer.isOpened():
+                raise ValueError(f"OpenCV has no encoder for {self.path.suffix} files; write .avi instead")
+        if self._size != (height, width):
+            raise ValueError(
+                f"frame for {self.path} is {(height, width)}, the frames before it were {self._size}"
+            )
+        pixels = frame.flip(0).permute(1, 2, 0).contiguous()  # (3, H, W) RGB -> (H, W, 3) BGR
+        self._writer.write(pixels.cpu().numpy())
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._writer is not None:
+            self._writer.release()
+        elif error is None:
+            error = ValueError(f"no frame was written to {self.path}")
+            kind = ValueError
+            self._pending.__exit__(kind, error, None)
+            raise error
+        self._pending.__exit__(kind, error, traceback)
