@@ -1,0 +1,455 @@
+"""The embedded default data: generated clips of textured objects that move over a moving textured background.
+
+Everything about a clip follows from 64-bit hashes of (dataset seed, split, draw), so a clip is the same whether
+it is made alone or in a batch, and clips of the two splits never share a key.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vosssl.clip import Clip
+
+ANGLE_BINS = 256  # bins of an outline: 0.3 pixels at a radius of 12
+LATTICE = 8  # cells of the noise texture
+PERIOD = 3.0  # an object's texture repeats after so many radii, so never inside the object
+GROUP = 8  # clips made at once: their temporaries fit into the cache
+WRAP_MARGIN = 0.35  # travellers jump to the other side this far outside the picture (in picture sizes)
+MAX_OBJECTS = 254
+
+
+class Motion(NamedTuple):
+    """Similarity motion of every surface over time; the background is the last surface.
+
+    Attributes:
+        centre: (B, N+1, T+1, 2) pixels (x, y).
+        angle: (B, N+1, T+1) radians.
+        radius: (B, N+1, T+1) pixels.
+    """
+
+    centre: Tensor
+    angle: Tensor
+    radius: Tensor
+
+
+class _Pixels(NamedTuple):
+    """Pixels of one clip: column and row (P,) float, number of the first surface of their frame (P,)."""
+
+    first: Tensor
+    column: Tensor
+    row: Tensor
+
+
+class _Numbers:
+    """Deals out the columns of a matrix of uniform numbers, one row per clip."""
+
+    def __init__(self, keys: Tensor, count: int) -> None:
+        self.values = uniform(keys, count)  # (B, count)
+        self.used = 0
+
+    def take(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
+        """(B, *shape) uniform in [low, high)."""
+        count = math.prod(shape)
+        values = self.values[:, self.used : self.used + count]
+        assert values.shape[1] == count, "more numbers are drawn than were made"
+        self.used += count
+        return (low + (high - low) * values).reshape(-1, *shape)  # (B, count) -> (B, *shape)
+
+    def chance(self, probability: float, *shape: int) -> Tensor:
+        """(B, *shape) bool."""
+        return self.take(*shape) < probability
+
+
+def mix(values: Tensor) -> Tensor:
+    """The finaliser of splitmix64: a bijection of 64-bit integers that looks random.
+
+    Args:
+        values: any shape, int64.
+
+    Returns:
+        The same shape, int64.
+
+    Source: Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (OOPSLA 2014), figure 16.
+    """
+    values = (values ^ _shift(values, 30)) * -4658895280553007687  # 0xBF58476D1CE4E5B9
+    values = (values ^ _shift(values, 27)) * -7723592293110705685  # 0x94D049BB133111EB
+    return values ^ _shift(values, 31)
+
+
+def _shift(values: Tensor, bits: int) -> Tensor:
+    return (values >> bits) & ((1 << (64 - bits)) - 1)  # int64 shifts keep the sign, the mask drops it
+
+
+def uniform(keys: Tensor, count: int) -> Tensor:
+    """Uniform numbers in [0, 1) that depend on each key alone.
+
+    Args:
+        keys: (B,) int64.
+        count: how many numbers per key.
+
+    Returns:
+        (B, count) float32 with 24 random bits.
+    """
+    counter = torch.arange(1, count + 1, dtype=torch.int64) * -7046029254386353131  # 0x9E3779B97F4A7C15
+    words = mix(mix(keys)[:, None] + counter)  # (B, count)
+    return _shift(words, 40).float() / 2.0**24
+
+
+class SyntheticClips:
+    """Clips of 3 to 8 moving, textured, mutually occluding objects with exact labels and forward flow.
+
+    Objects are ellipses, polygons, stars and blobs with noise, stripes, checkers or gradients; a quarter take
+    over the colours of another object. Half bounce inside the picture, half travel through it (they enter and
+    leave); all rotate and change size. The background moves too.
+
+    Args:
+        size: H and W in pixels, or (H, W).
+        frames: T.
+        objects: smallest and largest number of objects per clip.
+        count: clips per epoch.
+        split: which of two disjoint universes of clips.
+        seed: another seed gives other clips.
+        flow: whether clips carry flow (a fifth of the cost).
+
+    Raises:
+        ValueError: sizes below 8 pixels, no frame, an impossible number of objects or an unknown split.
+    """
+
+    def __init__(
+        self,
+        *,
+        size: int | Sequence[int] = 64,
+        frames: int = 8,
+        objects: Sequence[int] = (3, 8),
+        count: int = 10_000,
+        split: Literal["train", "val"] = "train",
+        seed: int = 0,
+        flow: bool = True,
+    ) -> None:
+        self.height, self.width = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+        self.frames, self.count, self.split, self.seed, self.flow = frames, count, split, seed, flow
+        self.fewest, self.most = int(objects[0]), int(objects[1])
+        if min(self.height, self.width) < 8 or frames < 1 or count < 1:
+            raise ValueError(
+                f"synthetic clips of size {size}, {frames} frames, {count} clips: expected a size of at least "
+                "8 pixels, and at least one frame and one clip"
+            )
+        if not 0 <= self.fewest <= self.most <= MAX_OBJECTS or self.most == 0:
+            raise ValueError(f"objects is {tuple(objects)}, expected (fewest, most) within 0..{MAX_OBJECTS}")
+        if split not in ("train", "val"):
+            raise ValueError(f"split is {split!r}, expected 'train' or 'val'")
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, draw: int | tuple[int, int]) -> Clip:
+        return self.__getitems__([draw])[0]
+
+    def __getitems__(self, draws: Sequence[int | tuple[int, int]]) -> list[Clip]:
+        """Many clips at once.
+
+        Args:
+            draws: (index, seed) each; a bare index means seed 0.
+
+        Returns:
+            One clip per draw.
+
+        Raises:
+            IndexError: an index outside 0..len - 1.
+        """
+        keys = self.keys(draws)
+        names = [f"synthetic-{self.split}-{_pair(draw)[0]:06d}-{_pair(draw)[1]}" for draw in draws]
+        return [
+            clip
+            for start in range(0, len(draws), GROUP)
+            for clip in self._make(keys[start : start + GROUP], names[start : start + GROUP])
+        ]
+
+    def keys(self, draws: Sequence[int | tuple[int, int]]) -> Tensor:
+        """One 64-bit key per draw, even for training clips and odd for held-out ones.
+
+        Args:
+            draws: (index, seed) each; a bare index means seed 0.
+
+        Returns:
+            (B,) int64.
+
+        Raises:
+            IndexError: an index outside 0..len - 1.
+        """
+        pairs = [_pair(draw) for draw in draws]
+        for index, _ in pairs:
+            if not 0 <= index < self.count:
+                raise IndexError(f"clip {index} of {self.count} synthetic clips")
+        indices, seeds = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).unbind(1)
+        keys = mix(mix(mix(torch.tensor(self.seed)) + seeds) + indices)
+        return keys * 2 + (self.split == "val")
+
+    def clips(self) -> Iterator[Clip]:
+        """Every clip once, in order, made in groups."""
+        for start in range(0, self.count, GROUP):
+            yield from self.__getitems__(list(range(start, min(start + GROUP, self.count))))
+
+    def _make(self, keys: Tensor, names: Sequence[str]) -> list[Clip]:
+        surfaces = self.most + 1
+        numbers = _Numbers(keys, 64 * surfaces + surfaces * LATTICE * LATTICE)
+        extent = numbers.take(1)[:, 0] * (self.most - self.fewest + 1)
+        active = torch.arange(self.most) < self.fewest + extent.floor()[:, None]  # (B, N)
+        motion = self._motion(numbers)
+        outlines = _outlines(numbers, self.most)  # (B, N, bins)
+        side = 32 if min(self.height, self.width) <= 96 else 64
+        atlas = _atlas(_textures(numbers, surfaces, side), _colours(numbers, self.most))
+        # surfaces are numbered front first; a random permutation of the present ones makes their ids
+        ids = (numbers.take(self.most) + ~active).argsort(dim=1).argsort(dim=1) + 1  # (B, N)
+        ids = F.pad(ids, (0, 1)).to(torch.uint8)  # (B, N+1), 0 for the background
+
+        local = _local_maps(motion)  # (B, T, N+1, 4)
+        front, behind, alpha = self._layers(local, motion.radius, outlines, active)
+        visible = torch.where(alpha >= 0.5, front, behind).long()  # (B, T, H, W)
+        frames = self._paint(local, atlas, front, behind, alpha)
+        labels = ids.gather(1, visible.flatten(1)).view(visible.shape)
+        flow = self._flow(motion, visible) if self.flow else None
+        return [
+            Clip(
+                name=name,
+                frames=frames[row],
+                labels=labels[row],
+                frame_names=tuple(f"{frame:05d}" for frame in range(self.frames)),
+                flow=None if flow is None else flow[row],
+            )
+            for row, name in enumerate(names)
+        ]
+
+    def _motion(self, numbers: _Numbers) -> Motion:
+        """Draws how everything moves; positions in picture sizes first, pixels at the end."""
+        count, scale = self.most, float(min(self.height, self.width))
+        box = torch.tensor([self.width, self.height], dtype=torch.float32)
+        time = torch.arange(self.frames + 1, dtype=torch.float32)
+
+        heading = numbers.take(count, high=2 * math.pi)
+        speed = numbers.take(count, low=0.008, high=0.06) * scale
+        velocity = torch.stack([heading.cos(), heading.sin()], -1) * speed[..., None] / box  # (B, N, 2)
+        inside_at = numbers.take(count, high=self.frames)  # when travellers are at the drawn place
+        bounces = numbers.chance(0.5, count)
+        start = numbers.take(count, 2, low=0.05, high=0.95)
+        start = torch.where(bounces[..., None], start, start - velocity * inside_at[..., None])
+        path = start[:, :, None] + velocity[:, :, None] * time[:, None]  # (B, N, T+1, 2)
+        bounced = 1 - ((path % 2) - 1).abs()
+        wrapped = (path + WRAP_MARGIN) % (1 + 2 * WRAP_MARGIN) - WRAP_MARGIN
+        centre = torch.where(bounces[..., None, None], bounced, wrapped) * box
+
+        spin = numbers.take(count, low=-0.15, high=0.15)
+        angle = numbers.take(count, high=2 * math.pi)[..., None] + spin[..., None] * time
+        pulse = numbers.take(count, low=0.05, high=0.25)[..., None] * torch.sin(
+            numbers.take(count, high=2 * math.pi)[..., None]
+            + numbers.take(count, low=0.1, high=0.5)[..., None] * time
+        )
+        radius = numbers.take(count, low=0.09, high=0.19)[..., None] * scale * pulse.exp()
+
+        drift = numbers.take(1, 2, low=-0.025, high=0.025) * scale
+        back_centre = box / 2 + drift[:, :, None] * time[:, None]  # (B, 1, T+1, 2)
+        back_angle = (
+            numbers.take(1, high=2 * math.pi)[..., None]
+            + numbers.take(1, low=-0.015, high=0.015)[..., None] * time
+        )
+        back_pulse = 0.1 * torch.sin(numbers.take(1, high=2 * math.pi)[..., None] + 0.15 * time)
+        return Motion(
+            centre=torch.cat([centre, back_centre], 1),
+            angle=torch.cat([angle, back_angle], 1),
+            radius=torch.cat([radius, scale / PERIOD * back_pulse.exp()], 1),
+        )
+
+    def _layers(
+        self, local: Tensor, radius: Tensor, outlines: Tensor, active: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Finds the frontmost surface that touches each pixel, its coverage, and the solid one behind it.
+
+        Args:
+            local: (B, T, N+1, 4) maps from pixels to surfaces.
+            radius: (B, N+1, T+1) pixels.
+            outlines: (B, N, bins).
+            active: (B, N) bool.
+
+        Returns:
+            Front and behind (B, T, H, W) uint8 surface numbers (N is the background), and the front one's
+            coverage (B, T, H, W) in [0, 1].
+        """
+        shape = (*local.shape[:2], self.height, self.width)
+        column, row = (
+            torch.arange(self.width, dtype=torch.float32),
+            torch.arange(self.height, dtype=torch.float32),
+        )
+        front = torch.full(shape, self.most, dtype=torch.uint8)
+        solid, behind = front.clone(), front.clone()
+        alpha = torch.ones(shape)
+        pixels = radius[:, :-1, :-1] * active[..., None]  # (B, N, T), 0 for absent objects
+        for surface in range(int(active.sum(1).max()) - 1, -1, -1):
+            p, q, e, f = local[:, :, surface, :, None].unbind(2)  # (B, T, 1) each
+            x = (p * column)[..., None, :] + (q * row + e)[..., None]  # (B, T, H, W)
+            y = (p * row + f)[..., None] - (q * column)[..., None, :]
+            share = x / (x.abs() + y.abs()).add_(1e-6)
+            # position along a unit diamond, 0..4 once around: an angle without trigonometry
+            turn = (share + 1).copysign_(y).neg_().add_(2).mul_(ANGLE_BINS / 4)
+            bins = turn.to(torch.int64).clamp_(0, ANGLE_BINS - 1)
+            edge = outlines[:, surface].gather(1, bins.flatten(1)).view(shape)  # (B, T*H*W) -> (B, T, H, W)
+            distance = x.mul_(x).addcmul_(y, y).sqrt_()
+            here = active[:, surface, None, None, None]
+            cover = (
+                (edge.sub_(distance).mul_(pixels[:, surface, :, None, None]))
+                .add_(0.5)
+                .clamp_(0, 1)
+                .mul_(here)
+            )
+            touched = cover > 0
+            behind = torch.where(touched, solid, behind)
+            front.masked_fill_(touched, surface)
+            alpha = torch.where(touched, cover, alpha)
+            solid.masked_fill_(cover >= 0.5, surface)
+        return front, behind, alpha
+
+    def _paint(self, local: Tensor, atlas: Tensor, front: Tensor, behind: Tensor, alpha: Tensor) -> Tensor:
+        """(B, T, 3, H, W) uint8; pixels on an edge blend the two surfaces that meet there.
+
+        One clip at a time: its atlas and pixels stay in the cache, and no rounding depends on other clips.
+        """
+        area = self.height * self.width
+        place = torch.arange(area).repeat(self.frames)  # (T*H*W,)
+        row = torch.div(place, self.width, rounding_mode="floor")
+        pixels = _Pixels(
+            first=torch.arange(self.frames).repeat_interleave(area) * (self.most + 1),
+            column=(place - row * self.width).float(),
+            row=row.float(),
+        )
+        front, behind = front.long(), behind.long()
+        frames = torch.empty(len(front), self.frames, 3, self.height, self.width, dtype=torch.uint8)
+        for clip in range(len(front)):
+            maps = local[clip].flatten(0, 1).t().contiguous()  # (T, N+1, 4) -> (4, T*(N+1))
+            painted = _look_up(maps, atlas[clip], front[clip].flatten(), pixels)  # (3, T*H*W)
+            weight = alpha[clip].flatten()
+            edges = (weight < 1).nonzero()[:, 0]
+            weight = weight[edges]
+            at_edges = _Pixels(*(values[edges] for values in pixels))
+            below = _look_up(maps, atlas[clip], behind[clip].flatten()[edges], at_edges)
+            painted[:, edges] = torch.lerp(below, painted[:, edges], weight)
+            painted = painted.mul_(255).add_(0.5).view(3, self.frames, self.height, self.width)
+            frames[clip] = painted.transpose(0, 1)  # (3, T, H, W) -> (T, 3, H, W); rounds down
+        return frames
+
+    def _flow(self, motion: Motion, visible: Tensor) -> Tensor:
+        """(B, T, 2, H, W): where the visible surface of each pixel goes until the next frame."""
+        turn = motion.angle[..., 1:] - motion.angle[..., :-1]
+        growth = motion.radius[..., 1:] / motion.radius[..., :-1]
+        cosine, sine = growth * turn.cos(), growth * turn.sin()  # (B, N+1, T)
+        before, after = motion.centre[:, :, :-1], motion.centre[:, :, 1:]
+        shift_x = after[..., 0] - cosine * before[..., 0] + sine * before[..., 1]
+        shift_y = after[..., 1] - sine * before[..., 0] - cosine * before[..., 1]
+        maps = torch.stack([cosine - 1, sine, shift_x, shift_y]).transpose(2, 3)  # (4, B, T, N+1)
+        index = visible.flatten(2)  # (B, T, H*W)
+        a, b, x, y = (values.gather(2, index).view(visible.shape) for values in maps.unbind(0))
+        column = torch.arange(self.width, dtype=torch.float32)
+        row = torch.arange(self.height, dtype=torch.float32)[:, None]
+        return torch.stack([a * column - b * row + x, b * column + a * row + y], 2)
+
+
+def _pair(draw: int | tuple[int, int]) -> tuple[int, int]:
+    return (draw, 0) if isinstance(draw, int) else (int(draw[0]), int(draw[1]))
+
+
+def _local_maps(motion: Motion) -> Tensor:
+    """Maps from pixels to surface coordinates in radii: (B, T, N+1, 4).
+
+    Of p, q, e, f each: x' = p x + q y + e and y' = p y - q x + f.
+    """
+    angle, radius, centre = motion.angle[..., :-1], motion.radius[..., :-1], motion.centre[..., :-1, :]
+    p, q = angle.cos() / radius, angle.sin() / radius
+    e = -(p * centre[..., 0] + q * centre[..., 1])
+    f = -(p * centre[..., 1] - q * centre[..., 0])
+    return torch.stack([p, q, e, f], -1).transpose(1, 2).contiguous()  # (B, N+1, T, 4) -> (B, T, N+1, 4)
+
+
+def _atlas(textures: Tensor, colours: Tensor) -> Tensor:
+    """Coloured textures of a clip, one below the other, each ending with its first row and column again.
+
+    Args:
+        textures: (B, N+1, side, side) in [0, 1].
+        colours: (B, N+1, 2, 3).
+
+    Returns:
+        (B, 3, (N+1) * (side+1), side+1).
+    """
+    padded = F.pad(textures, (0, 1, 0, 1), mode="circular")[:, :, None]  # (B, N+1, 1, side+1, side+1)
+    first, second = colours[..., None, None].unbind(2)  # (B, N+1, 3, 1, 1) each
+    return torch.lerp(first, second, padded).transpose(1, 2).flatten(2, 3).contiguous()
+
+
+def _look_up(maps: Tensor, atlas: Tensor, surface: Tensor, pixels: _Pixels) -> Tensor:
+    """Colours (3, P) of the given surfaces (P,) at pixels of one clip, whose maps are (4, T * (N+1))."""
+    side = atlas.shape[2] - 1
+    p, q, e, f = maps[:, pixels.first + surface].unbind(0)  # (P,) each
+    u = (p * pixels.column + q * pixels.row + e) / PERIOD
+    v = (p * pixels.row - q * pixels.column + f) / PERIOD
+    u, v = (u - u.floor()) * side, (v - v.floor()) * side + surface * (side + 1)
+    grid = torch.stack([u * (2 / side) - 1, v * (2 / (atlas.shape[1] - 1)) - 1], -1)  # (P, 2) in [-1, 1]
+    return F.grid_sample(atlas[None], grid[None, None], align_corners=True, padding_mode="border")[0, :, 0]
+
+
+def _outlines(numbers: _Numbers, count: int) -> Tensor:
+    """Radius over direction of each object, (B, N, bins), about 1: ellipses, polygons, stars and blobs."""
+    turn = (torch.arange(ANGLE_BINS) + 0.5) * (4 / ANGLE_BINS)  # position along the unit diamond
+    angle = torch.atan2(((turn - 1) % 4 - 2).abs() - 1, (turn - 2).abs() - 1)  # (bins,)
+    kind = (numbers.take(count, 1) * 4).floor()
+    aspect = numbers.take(count, 1, low=0.6, high=1.0)
+    corners = numbers.take(count, 1, low=3, high=7).floor()
+    depth = numbers.take(count, 1, low=0.15, high=0.3)
+    phase = numbers.take(count, 1, high=2 * math.pi)
+    ellipse = 1 / torch.sqrt((angle.cos() * aspect) ** 2 + (angle.sin() / aspect) ** 2)
+    sector = 2 * math.pi / corners
+    polygon = 1.15 * torch.cos(sector / 2) / torch.cos((angle % sector) - sector / 2)
+    star = 1 + depth * torch.cos((corners + 1) * angle)
+    blob = 1 + 0.8 * depth * (torch.cos(2 * angle + phase) + torch.cos(3 * angle - 2 * phase)) / 1.5
+    outline = torch.where(
+        kind == 0, ellipse, torch.where(kind == 1, polygon, torch.where(kind == 2, star, blob))
+    )
+    return outline.contiguous()
+
+
+def _textures(numbers: _Numbers, count: int, side: int) -> Tensor:
+    """Periodic patterns (B, count, side, side) in [0, 1]: noise, stripes, checkers, gradients."""
+    kind = (numbers.take(count, 1, 1) * 4).floor()
+    waves_x = numbers.take(count, 1, 1, low=2, high=7).floor()
+    waves_y = numbers.take(count, 1, 1, low=-5, high=6).floor()
+    phase = numbers.take(count, 1, 1, high=2 * math.pi)
+    lattice = numbers.take(count, LATTICE, LATTICE)
+    v, u = torch.meshgrid(*[torch.arange(side) * (2 * math.pi / side)] * 2, indexing="ij")  # (side, side)
+    stripes = torch.sin(waves_x * u + waves_y * v + phase)
+    checker = torch.sin(waves_x * u + phase) * torch.sin(waves_x * v + phase) * 3
+    slope = 0.5 + 0.5 * torch.sin(torch.where(waves_y > 0, u, v) + phase)
+    sharp = 0.5 + 0.5 * torch.where(kind == 1, stripes * 3, checker).clamp(-1, 1)
+    fine = F.interpolate(
+        F.pad(lattice, (0, 1, 0, 1), mode="circular"),
+        size=(side + 1, side + 1),
+        align_corners=True,
+        mode="bilinear",
+    )
+    fine = fine[..., :side, :side]
+    # a second octave from the same lattice, shrunk: the pattern stays periodic
+    octave = torch.roll(fine[..., ::2, ::2], (3, 5), (-2, -1)).repeat(1, 1, 2, 2)
+    noise = ((0.65 * fine + 0.35 * octave - 0.5) * 1.6 + 0.5).clamp(0, 1)
+    return torch.where(kind == 0, noise, torch.where(kind == 3, slope, sharp)).contiguous()
+
+
+def _colours(numbers: _Numbers, count: int) -> Tensor:
+    """Two RGB colours per surface, (B, N+1, 2, 3) in [0, 1]; a quarter of the objects take another's."""
+    first = numbers.take(count + 1, 3, low=0.03, high=0.97)
+    second = torch.lerp(first, numbers.take(count + 1, 3), numbers.take(count + 1, 1, low=0.35, high=1.0))
+    colours = torch.stack([first, second], 2)
+    copies = numbers.chance(0.25, count)
+    other = torch.where(copies, (torch.arange(count) + 1) % count, torch.arange(count))  # (B, N)
+    clips = torch.arange(len(first))[:, None]
+    return torch.cat([colours[clips, other], colours[:, count:]], 1)
