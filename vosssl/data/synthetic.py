@@ -1,7 +1,7 @@
-"""The embedded default data: generated clips of textured objects that move over a moving textured background.
+"""The embedded default data: generated clips of textured objects moving over a moving textured background.
 
-Everything about a clip follows from 64-bit hashes of (dataset seed, split, draw), so a clip is the same whether
-it is made alone or in a batch, and clips of the two splits never share a key.
+Everything about a clip follows from 64-bit hashes of (dataset seed, split, draw), so a clip is the same
+whether it is made alone or in a batch, and clips of the two splits never share a key.
 """
 
 from __future__ import annotations
@@ -137,8 +137,8 @@ class SyntheticClips:
         self.fewest, self.most = int(objects[0]), int(objects[1])
         if min(self.height, self.width) < 8 or frames < 1 or count < 1:
             raise ValueError(
-                f"synthetic clips of size {size}, {frames} frames, {count} clips: expected a size of at least "
-                "8 pixels, and at least one frame and one clip"
+                f"synthetic clips of size {size}, {frames} frames, {count} clips: expected a size of at "
+                "least 8 pixels, and at least one frame and one clip"
             )
         if not 0 <= self.fewest <= self.most <= MAX_OBJECTS or self.most == 0:
             raise ValueError(f"objects is {tuple(objects)}, expected (fewest, most) within 0..{MAX_OBJECTS}")
