@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vosssl.clip import Batch
 from vosssl.layers.positions import patch_grid
 from vosssl.layers.slot_attention import Grouping, SlotAttention
 from vosssl.layers.slot_decoders import Decoded
 from vosssl.ops.noise import sample_noise
 
-__all__ = ["Decoded", "Encoded", "SlotNetwork", "SlotTrace"]
+__all__ = ["Decoded", "Encoded", "SlotNetwork", "SlotTrace", "trace_batch"]
 
 
 class SlotTrace(NamedTuple):
@@ -193,12 +194,21 @@ class SlotNetwork(nn.Module):
             slots = self.time_decoder(slots)[:, 0]  # (N, S, K, D) -> (N, K, D)
         return self._part(self.decoder)(slots, grid)
 
-    def visible(self, encoded: Encoded, *, num_slots: int, first: bool) -> Tensor | None:
-        """Which patches each slot may see by its group: (N, K, P) bool, or None when all of them."""
+    def visible(self, cls_attention: Tensor | None, *, num_slots: int, first: bool) -> Tensor | None:
+        """Which patches each slot may see by its group.
+
+        Args:
+            cls_attention: (B, heads, P) of one frame, from `encode`.
+            num_slots: K.
+            first: whether this is the first frame.
+
+        Returns:
+            (B, K, P) bool, or None when every slot may see everything.
+        """
         if self.groups is None:
             return None
         groups: Any = self.groups
-        visible: Tensor | None = groups.visible(encoded.cls_attention, num_slots=num_slots, first=first)
+        visible: Tensor | None = groups.visible(cls_attention, num_slots=num_slots, first=first)
         return visible
 
     def forward(
@@ -245,10 +255,10 @@ class SlotNetwork(nn.Module):
         keys, values = (part.unflatten(0, shape) for part in corrector.project(encoded.inputs))
         seen, attentions = [], []
         for time in range(shape[1]):
-            visible = None
-            if self.groups is not None and encoded.cls_attention is not None:
-                frame = encoded._replace(cls_attention=encoded.cls_attention.unflatten(0, shape)[:, time])
-                visible = self.visible(frame, num_slots=slots.shape[1], first=time == 0)
+            looked_at = encoded.cls_attention
+            if looked_at is not None:
+                looked_at = looked_at.unflatten(0, shape)[:, time]  # (B*T, heads, P) -> (B, heads, P)
+            visible = self.visible(looked_at, num_slots=slots.shape[1], first=time == 0)
             iterations = self.first_iterations if time == 0 else None
             grouping = corrector.iterate(
                 slots, keys[:, time], values[:, time], iterations=iterations, visible=visible
@@ -285,3 +295,26 @@ class SlotNetwork(nn.Module):
 def draw_noise(seeds: Tensor, shape: tuple[int, ...]) -> Tensor:
     """`sample_noise` kept out of compiled graphs: it drives one CPU generator per sample."""
     return sample_noise(seeds.cpu(), shape)
+
+
+def trace_batch(network: nn.Module, batch: Batch, *, condition: Tensor | None = None) -> SlotTrace:
+    """Runs a slot network on a batch the way every objective does.
+
+    Cached features are used where the batch has them, and random slots are drawn from the seeds of the
+    samples.
+
+    Args:
+        network: a `SlotNetwork`, possibly wrapped for data parallel training or compiled.
+        batch: of clips.
+        condition: what conditional initializers start from.
+
+    Returns:
+        The trace.
+    """
+    trace: SlotTrace = network(
+        batch.frames,
+        features=batch.features or None,
+        seeds=batch.seeds if len(batch.seeds) else None,
+        condition=condition,
+    )
+    return trace
