@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.data.videos import number_shown, write_video
 from vosssl.data.io import (
     VideoReader,
     VideoWriter,
@@ -19,7 +20,7 @@ from vosssl.data.io import (
     write_image,
     write_labels,
 )
-from vosssl.data.palette import davis_palette, draw_labels
+from vosssl.data.palette import davis_palette
 
 
 def smooth_image(height: int, width: int) -> torch.Tensor:
@@ -28,24 +29,6 @@ def smooth_image(height: int, width: int) -> torch.Tensor:
     return torch.stack([rows * 255 // height, columns * 255 // width, torch.full_like(rows, 30)]).to(
         torch.uint8
     )
-
-
-def numbered_video(path: Path, *, frames: int = 60) -> Path:
-    """A video whose frame n shows n in binary: eight black or white columns."""
-    bits = torch.arange(8).repeat_interleave(8)  # (64,), which bit a column shows
-    with VideoWriter(path, fps=25) as writer:
-        for number in range(frames):
-            writer.write(((number >> bits & 1) * 255).to(torch.uint8).expand(3, 48, 64))
-    return path
-
-
-def number_of(frame: torch.Tensor | None) -> int:
-    """The number that a frame of `numbered_video` shows."""
-    assert frame is not None
-    columns = (
-        frame.float().mean((0, 1)).view(8, 8)[:, 2:6].mean(1)
-    )  # (3, 48, 64) -> (8,), centres of the columns
-    return int(((columns > 128).long() << torch.arange(8)).sum())
 
 
 def test_a_png_is_read_as_rgb_planes(tmp_path: Path) -> None:
@@ -169,37 +152,26 @@ def test_the_palette_is_that_of_davis() -> None:
     assert palette[255].tolist() == [255] * 3
 
 
-def test_drawing_leaves_background_and_void_as_they_are() -> None:
-    image = torch.full((3, 5, 5), 100, dtype=torch.uint8)
-    labels = torch.zeros(5, 5, dtype=torch.uint8)
-    labels[1:4, 1:4] = 1
-    labels[0, 0] = 255
-    drawn = draw_labels(image, labels)
-    assert drawn[:, 2, 2].tolist() == [114, 50, 50]  # half of (128, 0, 0)
-    assert drawn[:, 1, 1].tolist() == [128, 0, 0]
-    assert drawn[:, 0, 0].tolist() == drawn[:, 4, 4].tolist() == [100] * 3
-
-
 @pytest.mark.parametrize("suffix", [".mp4", ".avi"])
 def test_a_video_file_is_read_frame_by_frame(tmp_path: Path, suffix: str) -> None:
-    with VideoReader(numbered_video(tmp_path / f"a{suffix}", frames=20)) as reader:
+    with VideoReader(write_video(tmp_path / f"a{suffix}", frames=20)) as reader:
         assert reader.size == (48, 64)
         assert reader.fps == pytest.approx(25)
         assert reader.frame_count == 20
-        assert [number_of(frame) for frame in reader] == list(range(20))
+        assert [number_shown(frame) for frame in reader] == list(range(20))
 
 
 def test_seeking_arrives_exactly(tmp_path: Path) -> None:
-    with VideoReader(numbered_video(tmp_path / "a.mp4")) as reader:
+    with VideoReader(write_video(tmp_path / "a.mp4", frames=60)) as reader:
         for index in (57, 3, 4, 30, 0, 59):
             reader.seek(index)
-            assert number_of(reader.read()) == index
+            assert number_shown(reader.read()) == index
         with pytest.raises(ValueError, match="ends after 60 frames, asked for frame 70"):
             reader.seek(70)
 
 
 def test_a_file_that_is_no_video_is_refused_by_name(tmp_path: Path) -> None:
-    (tmp_path / "a.mp4").write_bytes(numbered_video(tmp_path / "b.mp4").read_bytes()[:500])
+    (tmp_path / "a.mp4").write_bytes(write_video(tmp_path / "b.mp4").read_bytes()[:500])
     with pytest.raises(ValueError, match=r"video file .*a\.mp4: truncated"):
         VideoReader(tmp_path / "a.mp4")
     with pytest.raises(FileNotFoundError, match=r"no video file .*c\.mp4"):
@@ -207,7 +179,7 @@ def test_a_file_that_is_no_video_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_a_video_that_fails_half_way_leaves_the_old_one(tmp_path: Path) -> None:
-    path = numbered_video(tmp_path / "a.mp4", frames=5)
+    path = write_video(tmp_path / "a.mp4", frames=5)
     before = path.read_bytes()
     with pytest.raises(ValueError, match="frames before it were"), VideoWriter(path) as writer:
         writer.write(torch.zeros(3, 48, 64, dtype=torch.uint8))

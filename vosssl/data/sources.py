@@ -1,0 +1,370 @@
+"""The kinds of videos: frame folders, video files, cameras and clips in memory, behind one interface."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from vosssl.clip import VOID, Clip, Frame
+from vosssl.data.io import VideoReader, image_size, read_image
+from vosssl.data.listing import LabelFiles
+from vosssl.data.readahead import read_ahead as iterate_ahead
+from vosssl.ops.resize import Size, resize_image, resize_labels, shorter_side
+
+log = logging.getLogger(__name__)
+
+CLIP_LIMIT = 4 << 30  # bytes of frames that one clip may hold; more is a mistake that would fill the memory
+_BESIDE = {
+    "JPEGImages": "Annotations",
+    "images": "masks",
+    "frames": "masks",
+}  # frames folder -> labels folder
+
+
+class Video(ABC):
+    """A sequence of frames, decoded while it is iterated: memory does not grow with its length.
+
+    Args:
+        name: name of the video.
+        size: what frames and labels are resized to: None keeps them, (height, width) is exact, a number is
+            the length of the shorter side (never enlarged).
+        read_ahead: frames that a thread decodes ahead while iterating; 0 decodes when asked.
+    """
+
+    def __init__(self, name: str, *, size: Size | int | None = None, read_ahead: int = 0) -> None:
+        self.name = name
+        self.read_ahead = read_ahead
+        self._wanted = size
+
+    @property
+    @abstractmethod
+    def native_size(self) -> Size:
+        """(H, W) of the frames as they are stored."""
+
+    @property
+    def size(self) -> Size:
+        """(H, W) of the frames that this video yields."""
+        return fitted_size(self.native_size, self._wanted)
+
+    @property
+    def frame_names(self) -> tuple[str, ...]:
+        """Names of all frames, in order."""
+        return tuple(f"{index:05d}" for index in range(len(self)))
+
+    @property
+    def labelled(self) -> Tensor | None:
+        """(T,) bool, which frames carry labels; None when none does."""
+        return None
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def _decode(self, indices: Iterable[int] | None, size: Size) -> Iterator[Frame]:
+        """The frames of these indices (None: all, in order), at a size."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        return iterate_ahead(self._decode(None, self.size), depth=self.read_ahead)
+
+    def clip(self, indices: Sequence[int], *, size: Size | int | None = None) -> Clip:
+        """Some of the frames, together in memory.
+
+        Args:
+            indices: T frame indices in any order; negative ones count from the end.
+            size: as for the constructor; None: the size of this video. JPEGs are decoded at a reduced scale
+                where that still is not smaller, which is faster and differs slightly from decoding in full.
+
+        Returns:
+            The clip; frames without labels are void (255) in its labels, and marked in `labelled`.
+
+        Raises:
+            ValueError: an index outside the video, no index, or frames that would fill the memory.
+        """
+        length = len(self)
+        wanted = [index + length if index < 0 else index for index in indices]
+        if not wanted:
+            raise ValueError(
+                f"no frame of video {self.name} was asked for, expected indices in 0..{length - 1}"
+            )
+        if min(wanted) < 0 or max(wanted) >= length:
+            raise ValueError(
+                f"video {self.name} has frames 0..{length - 1}, asked for {min(wanted)}..{max(wanted)}; "
+                "choose fewer frames, a smaller stride or another start"
+            )
+        height, width = self.size if size is None else fitted_size(self.native_size, size)
+        needed = len(wanted) * 3 * height * width
+        if needed > CLIP_LIMIT:
+            raise ValueError(
+                f"a clip of {len(wanted)} frames of {height} x {width} takes {needed / 1e9:.1f} GB of "
+                "memory; take fewer frames, a stride or a smaller size, or iterate the video, which keeps "
+                "one frame at a time"
+            )
+        frames = torch.empty(len(wanted), 3, height, width, dtype=torch.uint8)
+        labels = torch.full((len(wanted), height, width), VOID, dtype=torch.uint8)
+        labelled = torch.zeros(len(wanted), dtype=torch.bool)
+        names = []
+        for row, frame in enumerate(self._decode(wanted, (height, width))):
+            frames[row] = frame.image
+            names.append(frame.name)
+            if frame.labels is not None:
+                labels[row], labelled[row] = frame.labels, True
+        any_labels = bool(labelled.any())
+        return Clip(
+            name=self.name,
+            frames=frames,
+            labels=labels if any_labels else None,
+            labelled=labelled if any_labels else None,
+            frame_names=tuple(names),
+        )
+
+
+def fitted_size(native: Size, wanted: Size | int | None) -> Size:
+    """(H, W) that frames get: None keeps their own, a number limits the shorter side, a pair is exact."""
+    if wanted is None:
+        return native
+    return shorter_side(native, wanted) if isinstance(wanted, int) else (int(wanted[0]), int(wanted[1]))
+
+
+class FolderVideo(Video):
+    """Images of one folder, in the order of the numbers in their names.
+
+    Args:
+        frames: the image files, in order.
+        labels: their label files.
+        name: name of the video; None: the folder's.
+        size: see Video.
+        read_ahead: see Video.
+
+    Raises:
+        ValueError: no frames.
+    """
+
+    def __init__(
+        self,
+        frames: Sequence[Path],
+        *,
+        labels: LabelFiles | None = None,
+        name: str | None = None,
+        size: Size | int | None = None,
+        read_ahead: int = 0,
+    ) -> None:
+        if not frames:
+            raise ValueError(f"video {name} has no frames")
+        super().__init__(frames[0].parent.name if name is None else name, size=size, read_ahead=read_ahead)
+        self.paths = tuple(frames)
+        self.labels = LabelFiles() if labels is None else labels
+        self._native: Size | None = None
+
+    @property
+    def native_size(self) -> Size:
+        if self._native is None:
+            self._native = image_size(self.paths[0])
+        return self._native
+
+    @property
+    def frame_names(self) -> tuple[str, ...]:
+        return tuple(path.stem for path in self.paths)
+
+    @property
+    def labelled(self) -> Tensor | None:
+        flags = torch.tensor([path.stem in self.labels.paths for path in self.paths])
+        return flags if bool(flags.any()) else None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def _decode(self, indices: Iterable[int] | None, size: Size) -> Iterator[Frame]:
+        native = self.native_size
+        jpeg = self.paths[0].suffix.lower() in (".jpg", ".jpeg")  # only these decode faster when reduced
+        reduce = _reduction(native, size) if jpeg else 1
+        expected = (-(-native[0] // reduce), -(-native[1] // reduce))
+        for index in range(len(self)) if indices is None else indices:
+            path = self.paths[index]
+            image = read_image(path, reduce=reduce)
+            if tuple(image.shape[1:]) != expected:
+                height, width = image_size(path)
+                raise ValueError(
+                    f"frame {path} is {width} wide and {height} high, the first frame of video {self.name} "
+                    f"is {native[1]} wide and {native[0]} high; frames of one video must have one size: "
+                    "re-export them, or move those of another size to a folder of their own"
+                )
+            yield _fitted(Frame(path.stem, image, self.labels.read(path.stem, native)), size)
+
+
+class FileVideo(Video):
+    """A video file, decoded in order; frames are named by their number, 00000 first.
+
+    Args:
+        path: the file.
+        labels: label files by frame name.
+        name: name of the video; None: the file's without suffix.
+        size: see Video.
+        read_ahead: see Video.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        labels: LabelFiles | None = None,
+        name: str | None = None,
+        size: Size | int | None = None,
+        read_ahead: int = 0,
+    ) -> None:
+        self.path = Path(path)
+        super().__init__(self.path.stem if name is None else name, size=size, read_ahead=read_ahead)
+        self.labels = LabelFiles() if labels is None else labels
+        with VideoReader(self.path) as reader:
+            self._native = reader.size
+            self.fps = reader.fps
+            self._header_count = reader.frame_count or 0
+        self._count: int | None = None
+
+    @property
+    def native_size(self) -> Size:
+        return self._native
+
+    @property
+    def labelled(self) -> Tensor | None:
+        flags = torch.tensor([name in self.labels.paths for name in self.frame_names])
+        return flags if bool(flags.any()) else None
+
+    def __len__(self) -> int:
+        if self._count is None:
+            with VideoReader(self.path) as reader:
+                self._count = _true_count(reader, self._header_count)
+        return self._count
+
+    def _decode(self, indices: Iterable[int] | None, size: Size) -> Iterator[Frame]:
+        with VideoReader(self.path) as reader:
+            if indices is None:
+                for index, image in enumerate(reader):
+                    yield self._frame(index, image, size)
+                return
+            for index in indices:
+                reader.seek(index)
+                decoded = reader.read()
+                if decoded is None:
+                    raise ValueError(f"video {self.path} ends before frame {index}: is it truncated?")
+                yield self._frame(index, decoded, size)
+
+    def _frame(self, index: int, image: Tensor, size: Size) -> Frame:
+        if tuple(image.shape[1:]) != self._native:
+            raise ValueError(
+                f"frame {index} of video {self.path} is {tuple(image.shape[1:])}, its first frame "
+                f"{self._native}; videos that change their size have to be re-encoded"
+            )
+        name = f"{index:05d}"
+        return _fitted(Frame(name, image, self.labels.read(name, self._native)), size)
+
+
+def _true_count(reader: VideoReader, header_count: int) -> int:
+    """Frames that can be decoded: the header's number when that holds, else counted one by one."""
+    try:
+        reader.seek(header_count - 1)
+        if reader.read() is not None and not reader.skip():
+            return header_count
+    except ValueError:
+        pass
+    with VideoReader(reader.source) as counter:
+        while counter.skip():
+            pass
+        log.warning(
+            "video %s has %d frames that can be decoded, its header says %d",
+            reader.source,
+            counter.position,
+            header_count,
+        )
+        return counter.position
+
+
+class CameraVideo(Video):
+    """A live camera: it can be iterated, has no length, and every iteration goes on from now.
+
+    Args:
+        index: number of the camera, 0 for the first.
+        size: see Video.
+    """
+
+    def __init__(self, index: int, *, size: Size | int | None = None) -> None:
+        super().__init__(f"camera{index}", size=size)
+        self.index = index
+        with VideoReader(index) as reader:
+            self._native = reader.size
+            self.fps = reader.fps
+
+    @property
+    def native_size(self) -> Size:
+        return self._native
+
+    def __len__(self) -> int:
+        raise TypeError(f"{self.name} is live and has no length; iterate it and stop when you have enough")
+
+    def _decode(self, indices: Iterable[int] | None, size: Size) -> Iterator[Frame]:
+        with VideoReader(self.index) as reader:
+            for index, image in enumerate(reader):
+                yield _fitted(Frame(f"{index:05d}", image), size)
+
+
+class ClipVideo(Video):
+    """A clip in memory, seen as a video.
+
+    Args:
+        clip: the clip; float frames in [0, 1] become uint8.
+        size: see Video.
+    """
+
+    def __init__(self, clip: Clip, *, size: Size | int | None = None) -> None:
+        super().__init__(clip.name, size=size)
+        self._clip = clip
+
+    @property
+    def native_size(self) -> Size:
+        height, width = self._clip.frames.shape[2:]
+        return height, width
+
+    @property
+    def frame_names(self) -> tuple[str, ...]:
+        return self._clip.frame_names or super().frame_names
+
+    @property
+    def labelled(self) -> Tensor | None:
+        if self._clip.labels is None:
+            return None
+        flags = self._clip.labelled
+        return torch.ones(len(self), dtype=torch.bool) if flags is None else flags
+
+    def __len__(self) -> int:
+        return len(self._clip)
+
+    def _decode(self, indices: Iterable[int] | None, size: Size) -> Iterator[Frame]:
+        names, labelled, labels = self.frame_names, self.labelled, self._clip.labels
+        for index in range(len(self)) if indices is None else indices:
+            image = self._clip.frames[index]
+            if image.is_floating_point():
+                image = (image.clamp(0, 1) * 255).round().to(torch.uint8)
+            known = labels is not None and labelled is not None and bool(labelled[index])
+            yield _fitted(
+                Frame(names[index], image, labels[index] if known and labels is not None else None), size
+            )
+
+
+def _reduction(native: Size, wanted: Size) -> Literal[1, 2, 4, 8]:
+    """The strongest reduction while decoding that leaves at least the wanted size."""
+    factors: tuple[Literal[8, 4, 2], ...] = (8, 4, 2)
+    for factor in factors:
+        if native[0] // factor >= wanted[0] and native[1] // factor >= wanted[1]:
+            return factor
+    return 1
+
+
+def _fitted(frame: Frame, size: Size) -> Frame:
+    """The frame at a size; its labels by the nearest pixel."""
+    labels = None if frame.labels is None else resize_labels(frame.labels, size)
+    return Frame(frame.name, resize_image(frame.image, size), labels)

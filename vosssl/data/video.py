@@ -1,0 +1,109 @@
+"""Opens anything that has frames as a video, and pieces of it as clips."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from vosssl.clip import Clip
+from vosssl.data.io import IMAGE_SUFFIXES
+from vosssl.data.listing import LabelFiles, frame_files, label_files, neighbours
+from vosssl.data.sources import CameraVideo, ClipVideo, FileVideo, FolderVideo, Video, fitted_size
+from vosssl.ops.resize import Size
+
+__all__ = ["Video", "clip_video", "fitted_size", "load_clip", "open_video"]
+
+
+def clip_video(clip: Clip) -> Video:
+    """A clip in memory as a video, for evaluation."""
+    return ClipVideo(clip)
+
+
+def open_video(
+    source: str | Path | int,
+    *,
+    annotations: str | Path | Literal["beside"] | None = "beside",
+    binary: bool | None = None,
+    on_wrong_size: Literal["error", "resize"] = "error",
+    size: Size | int | None = None,
+    read_ahead: int = 2,
+) -> Video:
+    """Opens anything that has frames.
+
+    Args:
+        source: a video file, a folder of images, a DAVIS sequence folder (`JPEGImages/480p/dog`), or the
+            number of a camera.
+        annotations: folder of label PNGs named like the frames. "beside" looks where DAVIS keeps them: the
+            same path with `Annotations` for `JPEGImages` (or `masks` for `images` or `frames`). None: no
+            labels.
+        binary: see LabelFiles.
+        on_wrong_size: see LabelFiles.
+        size: see Video.
+        read_ahead: see Video; a camera is never read ahead.
+
+    Returns:
+        The video.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: no frames in it, or labels that belong to none of them; says what was found.
+    """
+    if isinstance(source, int) or (str(source).isdigit() and not Path(source).exists()):
+        return CameraVideo(int(str(source)), size=size)
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise FileNotFoundError(
+            f"no video {path}: expected a video file, a folder of frames or a camera number"
+            + neighbours(path)
+        )
+    labels = LabelFiles(label_files(path, annotations), binary=binary, on_wrong_size=on_wrong_size)
+    video: Video
+    if path.is_dir():
+        video = FolderVideo(frame_files(path), labels=labels, size=size, read_ahead=read_ahead)
+    elif path.suffix.lower() in IMAGE_SUFFIXES:
+        raise ValueError(f"{path} is a single image; pass the folder of its frames, {path.parent}")
+    else:
+        video = FileVideo(path, labels=labels, size=size, read_ahead=read_ahead)
+    if labels.paths and video.labelled is None:
+        theirs, ours = next(iter(labels.paths.values())), video.frame_names[0]
+        raise ValueError(
+            f"no label file belongs to a frame of {path}: labels like {theirs.name}, frames like {ours}"
+        )
+    return video
+
+
+def load_clip(
+    path: str | Path,
+    *,
+    start: int = 0,
+    frames: int | None = None,
+    stride: int = 1,
+    size: Size | int | None = None,
+    binary: bool | None = None,
+) -> Clip:
+    """Reads a piece of a video into memory.
+
+    Args:
+        path: a video file, a folder of frames, or a DAVIS sequence folder.
+        start: index of the first frame.
+        frames: how many; None: to the end.
+        stride: distance between them.
+        size: see Video.
+        binary: see LabelFiles.
+
+    Returns:
+        The clip.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: nothing readable there, or not so many frames.
+    """
+    if stride < 1 or start < 0 or (frames is not None and frames < 1):
+        raise ValueError(
+            f"load_clip got start {start}, frames {frames}, stride {stride}, expected 0, 1, 1 or more"
+        )
+    video = open_video(path, binary=binary)
+    indices = range(start, len(video), stride)
+    if frames is not None:
+        indices = range(start, start + frames * stride, stride)
+    return video.clip(indices, size=size)
