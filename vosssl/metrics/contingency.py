@@ -1,7 +1,7 @@
 """Contingency tables: how many pixels of each true class lie in each predicted segment.
 
-ARI and every IoU are functions of such a table, and tables of frames add up, so a video of any length is scored
-with the memory of one frame.
+ARI and every IoU are functions of such a table, and tables of frames add up, so a video of any length is
+scored with the memory of one frame.
 """
 
 from __future__ import annotations
@@ -26,6 +26,20 @@ def check_labels(predicted: Tensor, truth: Tensor) -> None:
             raise ValueError(f"{name} is {labels.dtype}, expected uint8 ids")
 
 
+def joint_counts(predicted: Tensor, truth: Tensor) -> Tensor:
+    """Counts every pair of bytes.
+
+    Args:
+        predicted: (..., H, W) uint8.
+        truth: (..., H, W) uint8.
+
+    Returns:
+        (256, 256) int64: row is the true byte, column the predicted one.
+    """
+    pairs = truth.flatten().int().mul_(CLASSES).add_(predicted.flatten())
+    return torch.bincount(pairs, minlength=CLASSES * CLASSES).view(CLASSES, CLASSES)
+
+
 def full_contingency(predicted: Tensor, truth: Tensor) -> Tensor:
     """Counts every pair of ids, void left out.
 
@@ -40,9 +54,7 @@ def full_contingency(predicted: Tensor, truth: Tensor) -> Tensor:
         ValueError: shapes that differ, or other dtypes than uint8.
     """
     check_labels(predicted, truth)
-    pairs = truth.flatten().int().mul_(CLASSES).add_(predicted.flatten())
-    counts = torch.bincount(pairs, minlength=CLASSES * CLASSES)
-    return counts.view(CLASSES, CLASSES)[:VOID]
+    return joint_counts(predicted, truth)[:VOID]
 
 
 def compact(table: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
-"""J&F as the object-centric papers compute it: IoU and overlap of boundary bands, matched per video or per frame.
+"""J&F as the object-centric papers compute it: IoU and overlap of boundary bands, matched per video or
+per frame.
 
-This is not the DAVIS contour F (`region_boundary`): the bands are thick and compared directly, without a distance
-tolerance, and a frame in which neither object nor segment occurs scores 0 instead of 1.
+This is not the DAVIS contour F (`region_boundary`): the bands are thick and compared directly, without a
+distance tolerance, and a frame in which neither object nor segment occurs scores 0 instead of 1.
 """
 
 from __future__ import annotations
@@ -107,8 +108,8 @@ def video_object_jf(
         by_jaccard: match by J instead of J&F.
 
     Returns:
-        The three means over the classes that occur anywhere in the video. A frame where a class is absent gives
-        it 0, even if its segment is absent too.
+        The three means over the classes that occur anywhere in the video. A frame where a class is absent
+        gives it 0, even if its segment is absent too.
 
     Source: metrics of Zadaianchuk et al., VideoSAUR, NeurIPS 2023.
     """

@@ -1,7 +1,7 @@
 """IoU of true classes and predicted segments: mean best overlap (mBO) and matched mean IoU.
 
-Predictions keep all their segments. A class that does not occur counts neither up nor down; with no class at all
-there is nothing to score and the value is NaN.
+Predictions keep all their segments. A class that does not occur counts neither up nor down; with no class
+at all there is nothing to score and the value is NaN.
 """
 
 from __future__ import annotations

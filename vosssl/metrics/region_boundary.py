@@ -1,12 +1,14 @@
 """Region similarity J and contour accuracy F, exactly as the DAVIS toolkit computes them.
 
-J of two masks is |A and B| / |A or B|, 1 if the union is empty. F is the harmonic mean of precision and recall of
-the boundary pixels, where a pixel counts as found if a boundary pixel of the other mask lies within the disc of
-`boundary_radius`; both boundaries empty: F = 1; exactly one empty: F = 0. Void pixels (truth 255) are cut out of
-both masks before anything else. Counts are integers, so the values equal the official ones bit for bit.
+J of two masks is |A and B| / |A or B|, 1 if the union is empty. F is the harmonic mean of precision and
+recall of the boundary pixels, where a pixel counts as found if a boundary pixel of the other mask lies
+within the disc of `boundary_radius`; both boundaries empty: F = 1; exactly one empty: F = 0. Void pixels
+(truth 255) are cut out of both masks before anything else. Counts are integers, so the values equal the
+official ones bit for bit.
 
-One pass scores all objects, or all pairs of proposals and objects, of a frame: masks travel as bits, the joint
-bounding box is cropped (which changes nothing), and only boundary pixels look at their neighbourhood.
+One pass scores all objects, or all pairs of proposals and objects, of a frame: masks travel as bits, the
+joint bounding box is cropped (which changes nothing), and only boundary pixels look at their
+neighbourhood.
 
 Source: Perazzi et al., DAVIS 2016, CVPR, section 4; Pont-Tuset et al., DAVIS 2017; Caelles et al., DAVIS 2019
 (unsupervised); the toolkit davis2017-evaluation for every detail.
@@ -21,9 +23,17 @@ import torch
 from torch import Tensor
 
 from vosssl.clip import VOID
-from vosssl.metrics.contingency import check_labels
+from vosssl.metrics.contingency import check_labels, joint_counts
 from vosssl.ops.assignment import optimal_assignment
-from vosssl.ops.boundary import boundary_map, boundary_radius, discs_at, pack_masks, unpack_bits
+from vosssl.ops.boundary import (
+    boundary_map,
+    boundary_radius,
+    discs_at,
+    pack_masks,
+    set_pixels,
+    union,
+    unpack_bits,
+)
 
 RECALL_THRESHOLD = 0.5
 
@@ -77,14 +87,16 @@ def frame_jf(
     check_labels(predicted, truth)
     radius = boundary_radius(*truth.shape)
     if void:
-        predicted = predicted.masked_fill(truth == VOID, 0)
+        predicted = predicted * (truth ^ VOID).bool()
     predicted, truth = _crop(predicted, truth, margin=radius + 1)
     maps_p, maps_t = pack_masks(predicted, predicted_ids), pack_masks(truth, true_ids)
-    area = _pair_counts(maps_p, maps_t, len(predicted_ids), len(true_ids))
-    edges_p, edges_t = boundary_map(maps_p), boundary_map(maps_t)
-    found_p, size_p = _found(edges_p, edges_t, radius, len(predicted_ids), len(true_ids))
-    found_t, size_t = _found(edges_t, edges_p, radius, len(true_ids), len(predicted_ids))
-    return FrameJF(_jaccard(*area), _f_measure(found_p, found_t.T, size_p, size_t))
+    if len(predicted_ids) == len(true_ids) == 1:
+        pixels = [maps.count_nonzero().view(1) for maps in (maps_p & maps_t, maps_p, maps_t)]
+        j = _jaccard(pixels[0][None], pixels[1], pixels[2])
+    else:
+        j = _jaccard(*_areas(predicted, truth, predicted_ids, true_ids))
+    f = _f_measure(maps_p, maps_t, radius, len(predicted_ids), len(true_ids))
+    return FrameJF(j.cpu(), f.cpu())
 
 
 def paired_frame_jf(predicted: Tensor, truth: Tensor, ids: Sequence[int], *, void: bool = False) -> FrameJF:
@@ -133,8 +145,8 @@ def statistics(values: Tensor) -> Statistics:
     """Mean, recall and decay of one object's values over time.
 
     Recall is the share of values above (not at) 0.5. Decay is the mean of the first quarter minus that of the
-    last; neighbouring quarters share a frame. The toolkit stores the quarters' edges in 8 bits, so its decay is
-    wrong or NaN from 256 frames on; this is the value it means.
+    last; neighbouring quarters share a frame. The toolkit stores the quarters' edges in 8 bits, so its
+    decay is wrong or NaN from 256 frames on; this is the value it means.
 
     Args:
         values: (T,) float64, T >= 1.
@@ -178,7 +190,7 @@ def match_proposals(j: Tensor, f: Tensor) -> Matching:
 
 def _crop(predicted: Tensor, truth: Tensor, *, margin: int) -> tuple[Tensor, Tensor]:
     """Both maps on the joint bounding box of what is not background, plus a margin."""
-    used = torch.maximum(predicted, truth)
+    used = predicted | truth
     rows, columns = used.amax(dim=1).nonzero(), used.amax(dim=0).nonzero()
     if not len(rows):
         return predicted[:2, :2], truth[:2, :2]
@@ -188,34 +200,31 @@ def _crop(predicted: Tensor, truth: Tensor, *, margin: int) -> tuple[Tensor, Ten
     return predicted[window].contiguous(), truth[window].contiguous()
 
 
-def _pair_counts(rows: Tensor, columns: Tensor, count: int, other: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Pixels shared by each pair of masks, and pixels of each: (Q, N), (Q,), (N,) float64."""
-    first = unpack_bits(rows.flatten(1), count).to(torch.float32)  # (M, H, W) -> (Q, H * W)
-    second = unpack_bits(columns.flatten(1), other).to(torch.float32)
-    return (first @ second.T).double().cpu(), first.sum(1).double().cpu(), second.sum(1).double().cpu()
-
-
-def _found(edges: Tensor, others: Tensor, radius: int, count: int, other: int) -> tuple[Tensor, Tensor]:
-    """How many boundary pixels of each mask lie near the boundary of each other one.
-
-    Returns:
-        (Q, N) float64 pixels found, (Q,) float64 boundary pixels.
-    """
-    pixels = edges.amax(dim=0).flatten().nonzero().flatten()  # (M, H, W) -> (P,)
-    own = unpack_bits(edges.flatten(1).index_select(1, pixels), count).float()  # (Q, P)
-    near = unpack_bits(discs_at(others, pixels, radius), other).float()  # (N, P)
-    return (own @ near.T).double().cpu(), own.sum(dim=1).double().cpu()
+def _areas(
+    predicted: Tensor, truth: Tensor, predicted_ids: Sequence[int], true_ids: Sequence[int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Pixels shared by each pair of masks, and pixels of each: (Q, N), (Q,), (N,) int64."""
+    table = joint_counts(predicted, truth)  # (256, 256), truth by prediction
+    rows, columns = list(true_ids), list(predicted_ids)
+    return table[rows][:, columns].T, table[:, columns].sum(dim=0), table[rows].sum(dim=1)
 
 
 def _jaccard(shared: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    union = first[:, None] + second[None] - shared
+    union = (first[:, None] + second - shared).double()
     return torch.where(union > 0, shared / union.clamp(min=1), 1.0)
 
 
-def _f_measure(found_p: Tensor, found_t: Tensor, size_p: Tensor, size_t: Tensor) -> Tensor:
-    """(Q, N) F from found pixels (Q, N) of both boundaries and their sizes (Q,), (N,)."""
-    precision = found_p / size_p.clamp(min=1)[:, None]
-    recall = found_t / size_t.clamp(min=1)[None]
+def _f_measure(maps_p: Tensor, maps_t: Tensor, radius: int, count: int, other: int) -> Tensor:
+    """(Q, N) float64 F of Q predicted and N true masks, given as bit maps (M, H, W)."""
+    edges = boundary_map(torch.cat([maps_p, maps_t]))
+    pixels = set_pixels(union(edges))  # (P,), every boundary pixel of anything
+    on = edges.flatten(1).index_select(1, pixels)  # (M, H, W) -> (M, P)
+    near = discs_at(edges, pixels, radius)
+    on_p, near_p = (unpack_bits(bits[: len(maps_p)], count).double() for bits in (on, near))  # (Q, P)
+    on_t, near_t = (unpack_bits(bits[len(maps_p) :], other).double() for bits in (on, near))  # (N, P)
+    size_p, size_t = on_p.sum(dim=1)[:, None], on_t.sum(dim=1)[None]
+    precision = on_p @ near_t.T / size_p.clamp(min=1)
+    recall = near_p @ on_t.T / size_t.clamp(min=1)
     total = precision + recall
-    f = torch.where(total > 0, 2 * precision * recall / torch.where(total > 0, total, 1.0), 0.0)
-    return torch.where((size_p == 0)[:, None] & (size_t == 0)[None], 1.0, f)
+    f = 2 * precision * recall / torch.where(total > 0, total, 1.0)
+    return torch.where((size_p == 0) & (size_t == 0), 1.0, f)
