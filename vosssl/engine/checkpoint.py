@@ -13,6 +13,7 @@ import os
 import pickle
 import re
 import shutil
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,11 @@ def load(path: Path | str, *, device: torch.device | str = "cpu") -> dict[str, A
             errno.ENOENT, "there is no such checkpoint; give the path of a .ckpt file", str(path)
         )
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", UserWarning
+            )  # of an unusual pickle protocol: the error says it all
+            content = torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(_refusal(path, error)) from error
     except (RuntimeError, EOFError, KeyError) as error:
@@ -134,17 +139,20 @@ def load(path: Path | str, *, device: torch.device | str = "cpu") -> dict[str, A
 
 def _refusal(path: Path, error: pickle.UnpicklingError) -> str:
     """Says why a file was refused: it wants code, or it is no checkpoint at all."""
-    wanted = re.search(r"(?:GLOBAL|global:?|class|function) [`'\"]?([A-Za-z_][\w.]*\.\w+)", str(error))
+    wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
     if wanted:
         return (
             f"{path} was refused: loading it would run {wanted[1]} from the file; "
             "a checkpoint holds only tensors and plain values"
         )
-    return f"{path} is no checkpoint: its bytes are not tensors and plain values; it is damaged or foreign"
+    return (
+        f"{path} was refused: it is no checkpoint but another kind of pickle, which could run code, or a "
+        "damaged file; a checkpoint holds only tensors and plain values"
+    )
 
 
 def is_ours(path: Path | str) -> bool:
-    """Whether a file is a whole checkpoint of this library, not official weights or a broken file."""
+    """Whether a file is a whole checkpoint of this library, not official weights or a broken one."""
     try:
         load(path)
     except (ValueError, OSError):

@@ -39,7 +39,7 @@ class Trainer:
     """Trains a network; resumable at any step, bit for bit on the CPU.
 
     A run of fixed steps is reproducible: the batch of step s and all noise depend on seeds and s alone. One
-    with `max_seconds` is not: its length and learning rates depend on the clock; it resumes at its saved time.
+    with `max_seconds` is not, length and learning rates depend on the clock; it resumes at the saved time.
 
     Attributes:
         network: network to train; moved to the device. Only the objective sees it wrapped or compiled.
