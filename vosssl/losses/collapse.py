@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from vosssl.clip import Batch
 
 
 def slot_usage(masks: Tensor, *, share: float = 0.01) -> Tensor:
@@ -79,26 +82,54 @@ def collapse_measures(slots: Tensor, masks: Tensor, attention: Tensor) -> dict[s
     }
 
 
-def collapse_alarms(measures: Mapping[str, Tensor | float]) -> list[str]:
-    """What is wrong, in words; empty when nothing is.
+def collapse_alarms(measures: Mapping[str, Tensor | float]) -> dict[str, str]:
+    """What is wrong; empty when nothing is.
 
     Args:
         measures: from `collapse_measures`, averaged over as many clips as there are.
 
     Returns:
-        One sentence per alarm. The limits are generous: a run beyond them has no objects to show.
+        A sentence per alarm by its name. The limits are generous: a run beyond them has no objects to show.
     """
     value = {name: float(measure) for name, measure in measures.items()}
-    alarms = []
-    if value["largest_share"] > 0.95:
-        alarms.append(f"one slot takes {value['largest_share']:.0%} of each frame")
-    if value["slot_usage"] < 0.25:
-        alarms.append(f"only {value['slot_usage']:.0%} of the slots are used")
-    if value["attention_entropy"] > 0.95:
-        alarms.append(f"all slots look everywhere (entropy {value['attention_entropy']:.2f} of 1)")
-    if value["duplicate_slots"] > 0.8:
-        alarms.append(f"{value['duplicate_slots']:.0%} of the slots have a twin")
-    return alarms
+    alarms = {
+        "one_slot_takes_all": (
+            value["largest_share"] > 0.95,
+            f"one slot takes {value['largest_share']:.0%} of each frame",
+        ),
+        "few_slots_used": (
+            value["slot_usage"] < 0.25,
+            f"only {value['slot_usage']:.0%} of the slots are used",
+        ),
+        "slots_look_everywhere": (
+            value["attention_entropy"] > 0.95,
+            f"all slots look everywhere (entropy {value['attention_entropy']:.2f} of 1)",
+        ),
+        "duplicate_slots": (
+            value["duplicate_slots"] > 0.8,
+            f"{value['duplicate_slots']:.0%} of the slots have a twin",
+        ),
+    }
+    return {name: sentence for name, (raised, sentence) in alarms.items() if raised}
+
+
+class CollapseMonitor:
+    """Watches a run for collapse: a monitor as the trainer takes them.
+
+    Args:
+        trace: (network, batch) -> anything with `slots`, `masks` and `attention`: an objective's `trace`.
+    """
+
+    def __init__(self, trace: Callable[[nn.Module, Batch], Any]) -> None:
+        self.trace = trace
+
+    @torch.no_grad()
+    def __call__(self, network: nn.Module, batch: Batch, step: int) -> dict[str, float]:
+        """The measures of one batch as `slots/...`, and 1 as `alarm/...` for each alarm they raise."""
+        seen = self.trace(network, batch)
+        measures = collapse_measures(seen.slots, seen.masks, seen.attention)
+        values = {f"slots/{name}": float(value) for name, value in measures.items()}
+        return values | {f"alarm/{name}": 1.0 for name in collapse_alarms(measures)}
 
 
 def _won(masks: Tensor) -> Tensor:

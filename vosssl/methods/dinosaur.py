@@ -16,7 +16,7 @@ from vosssl.layers.slot_attention import SlotAttention
 from vosssl.layers.slot_decoders import MLPDecoder
 from vosssl.layers.slot_groups import ForegroundGroups
 from vosssl.layers.slot_initializers import RandomInit
-from vosssl.layers.slot_network import SlotNetwork, trace_batch
+from vosssl.layers.slot_network import SlotNetwork, SlotTrace, trace_batch
 from vosssl.layers.time_decoders import AttentionTimeDecoder, LinearTimeDecoder, SharedTimeDecoder
 from vosssl.layers.transformer import TransformerEncoder
 from vosssl.losses.feature_reconstruction import feature_reconstruction, future_reconstruction
@@ -112,13 +112,17 @@ class Objective:
         self.weight = weight
         self.time_steps = None if time_steps is None else tuple(time_steps)
 
+    def trace(self, network: nn.Module, batch: Batch) -> SlotTrace:
+        """What the loss is computed from, for monitors and pictures too."""
+        return trace_batch(network, batch)
+
     def __call__(self, network: nn.Module, batch: Batch, step: int) -> dict[str, Tensor]:
         """The loss of one batch, a term per time step.
 
         Raises:
             ValueError: time steps asked for of a network without a time decoder.
         """
-        trace = trace_batch(network, batch)
+        trace = self.trace(network, batch)
         if self.time_steps is None:
             loss = feature_reconstruction(trace.reconstruction, trace.features)
             return {"feature_reconstruction": self.weight * loss}

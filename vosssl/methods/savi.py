@@ -14,7 +14,7 @@ from vosssl.layers.frame_encoders import BackboneEncoder, CNNEncoder, pixel_targ
 from vosssl.layers.slot_attention import SlotAttention
 from vosssl.layers.slot_decoders import SpatialBroadcastDecoder
 from vosssl.layers.slot_initializers import ConditionalInit, LearnedInit, RandomInit, condition_from_labels
-from vosssl.layers.slot_network import SlotNetwork, trace_batch
+from vosssl.layers.slot_network import SlotNetwork, SlotTrace, trace_batch
 from vosssl.layers.transformer import PostNormPredictor
 from vosssl.losses.feature_reconstruction import pixel_reconstruction
 from vosssl.ops.resize import resize_image
@@ -138,13 +138,17 @@ class Objective:
         self.flow_scale = flow_scale
         self.weight = weight
 
+    def trace(self, network: nn.Module, batch: Batch) -> SlotTrace:
+        """What the loss is computed from, for monitors and pictures too."""
+        return trace_batch(network, batch, condition=self._condition(batch))
+
     def __call__(self, network: nn.Module, batch: Batch, step: int) -> dict[str, Tensor]:
         """The loss of one batch.
 
         Raises:
             ValueError: hints or flow asked for, but the batch has no labels or no flow.
         """
-        trace = trace_batch(network, batch, condition=self._condition(batch))
+        trace = self.trace(network, batch)
         grid = (trace.masks.shape[-2], trace.masks.shape[-1])
         loss = pixel_reconstruction(trace.reconstruction, self._target(batch, grid))
         return {f"{self.target}_reconstruction": self.weight * loss}

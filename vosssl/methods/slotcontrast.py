@@ -16,7 +16,7 @@ from vosssl.layers.frame_encoders import BackboneEncoder
 from vosssl.layers.slot_attention import SlotAttention
 from vosssl.layers.slot_decoders import MLPDecoder
 from vosssl.layers.slot_initializers import LearnedInit
-from vosssl.layers.slot_network import SlotNetwork, trace_batch
+from vosssl.layers.slot_network import SlotNetwork, SlotTrace, trace_batch
 from vosssl.layers.transformer import TransformerEncoder
 from vosssl.losses.feature_reconstruction import feature_reconstruction
 from vosssl.losses.slot_contrast import slot_contrast
@@ -88,9 +88,13 @@ class Objective:
         self.temperature = temperature
         self.across_batch = across_batch
 
+    def trace(self, network: nn.Module, batch: Batch) -> SlotTrace:
+        """What the loss is computed from, for monitors and pictures too."""
+        return trace_batch(network, batch)
+
     def __call__(self, network: nn.Module, batch: Batch, step: int) -> dict[str, Tensor]:
         """The weighted losses of one batch."""
-        trace = trace_batch(network, batch)
+        trace = self.trace(network, batch)
         reconstruction = feature_reconstruction(trace.reconstruction, trace.features)
         contrast = slot_contrast(trace.slots, temperature=self.temperature, across_batch=self.across_batch)
         return {

@@ -16,7 +16,7 @@ from vosssl.layers.frame_encoders import BackboneEncoder
 from vosssl.layers.slot_attention import SlotAttention
 from vosssl.layers.slot_decoders import SlotMixer
 from vosssl.layers.slot_initializers import RandomInit
-from vosssl.layers.slot_network import SlotNetwork, trace_batch
+from vosssl.layers.slot_network import SlotNetwork, SlotTrace, trace_batch
 from vosssl.layers.transformer import TransformerEncoder
 from vosssl.losses.feature_reconstruction import feature_reconstruction
 from vosssl.losses.temporal_similarity import temporal_similarity, temporal_similarity_loss
@@ -102,13 +102,17 @@ class Objective:
         self.threshold = threshold
         self.reconstruction_weight = reconstruction_weight
 
+    def trace(self, network: nn.Module, batch: Batch) -> SlotTrace:
+        """What the loss is computed from, for monitors and pictures too."""
+        return trace_batch(network, batch)
+
     def __call__(self, network: nn.Module, batch: Batch, step: int) -> dict[str, Tensor]:
         """The weighted losses of one batch.
 
         Raises:
             ValueError: the keys of the backbone are missing (cached features without `keys`).
         """
-        trace = trace_batch(network, batch)
+        trace = self.trace(network, batch)
         if trace.keys is None:
             raise ValueError("the similarity loss compares keys, but the features have none; cache keys too")
         terms = {}
