@@ -175,7 +175,12 @@ def _fetch(url: str, part: Path, target: Path) -> None:
             reason = getattr(problem, "reason", None) or problem
             raise DownloadError(_by_hand(url, target, f"no connection ({reason})")) from None
         logger.warning("download of %s interrupted at %d bytes (%s); going on", url, _size(part), problem)
-        time.sleep(0.5 * 2**failures - 0.5)
+        _pause(failures)
+
+
+def _pause(failures: int) -> None:
+    """Waits longer the more connections in a row brought nothing: 0, 0.5, 1.5 seconds."""
+    time.sleep(0.5 * 2**failures - 0.5)
 
 
 class _WebPageError(Exception):

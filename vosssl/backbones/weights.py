@@ -1,4 +1,4 @@
-"""Weights into networks: by name, by path or as a state dict, strictly, and without running what a file contains.
+"""Weights into networks: by name, by path or as a state dict; strictly, and running nothing a file contains.
 
 Foreign checkpoints are unwrapped by one key map per format (`FORMATS`); what comes out must then match the
 network's keys and shapes one by one.
@@ -53,15 +53,15 @@ def load_weights(
     """Loads weights into a network; every key and shape must match.
 
     Args:
-        network: changed in place. Its attribute `omitted_keys`, if any, names entries of the official checkpoint
-            that it does without.
-        weights: a name of `KNOWN_WEIGHTS` (downloaded once), an http(s) address, a path, or a checkpoint's content:
-            a state dict, or one of the foreign formats around it.
+        network: changed in place. Its attribute `omitted_keys`, if any, names entries of the official
+            checkpoint that it does without.
+        weights: a name of `KNOWN_WEIGHTS` (downloaded once), an http(s) address, a path, or a checkpoint's
+            content: a state dict, or one of the foreign formats around it.
         key_map: turns the content into a state dict, instead of the format that the content shows.
 
     Raises:
-        ValueError: keys missing, unexpected or of another shape (names them, and what the weights look like); an
-            unknown name; a file that is damaged, a web page, or would run code.
+        ValueError: keys missing, unexpected or of another shape (names them, and what the weights look like);
+            an unknown name; a file that is damaged, a web page, or would run code.
         FileNotFoundError: no such file.
     """
     if isinstance(weights, Mapping):
@@ -106,14 +106,14 @@ def fetch_weights(name: str) -> Path:
         name: a key of `KNOWN_WEIGHTS`.
 
     Raises:
-        DownloadError: it cannot be had; says why and where to put it by hand, for gated files how to get access.
+        DownloadError: it cannot be had; says why, where to put it by hand, and for gated files how to get it.
     """
     file = KNOWN_WEIGHTS[name]
     target = cached_path(file.url)
     if file.gated and not target.exists():
         raise DownloadError(
-            f"the weights {name} cannot be downloaded freely: {file.gated}. Then save the file as {target}, or give "
-            "its path instead of the name"
+            f"the weights {name} cannot be downloaded freely: {file.gated}. Then save the file as {target}, "
+            "or give its path instead of the name"
         )
     return download(file.url, sha256=file.sha256, md5=file.md5)
 
@@ -122,12 +122,12 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
     """The content of a PyTorch file; nothing that is in it is run.
 
     Args:
-        path: a file of `torch.save`, of any version. Tensors stay on disk until they are used, where the file's
-            format allows it.
+        path: a file of `torch.save`, of any version. Tensors stay on disk until they are used, where the
+            file's format allows it.
 
     Raises:
-        ValueError: a web page, a Git LFS pointer, a truncated or damaged file, one that would run code, or one that
-            holds no mapping.
+        ValueError: a web page, a Git LFS pointer, a truncated or damaged file, one that would run code, or
+            one that holds no mapping.
         FileNotFoundError: no such file.
     """
     path = Path(path)
@@ -143,9 +143,7 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
     if head.startswith(b"PK\x03\x04") and not whole:
         raise ValueError(f"{path} is truncated ({path.stat().st_size} bytes); get the file again")
     try:
-        with torch.serialization.safe_globals(
-            [argparse.Namespace]
-        ):  # plain attributes, in DINO's checkpoints
+        with torch.serialization.safe_globals([argparse.Namespace]):  # plain attributes, in DINO's files
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=whole)
     except pickle.UnpicklingError as error:
         raise ValueError(_refusal(path, str(error))) from None
@@ -153,9 +151,7 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{path} is damaged or no PyTorch file ({reason}); get the file again") from None
     if not isinstance(content, Mapping):
-        raise ValueError(
-            f"{path} holds a {type(content).__name__}, expected a state dict or a checkpoint with one"
-        )
+        raise ValueError(f"{path} holds a {type(content).__name__}, expected a dict of weights")
     return content
 
 
@@ -165,8 +161,8 @@ def _refusal(path: Path, message: str) -> str:
     if named is None:
         return f"{path} is damaged or no PyTorch file; get the file again"
     return (
-        f"{path} was refused: loading it would run code ({named[1]}). If you trust its author, load it yourself and "
-        "save its state dict alone with torch.save(model.state_dict(), path)"
+        f"{path} was refused: loading it would run code ({named[1]}). If you trust its author, load it "
+        "yourself and save its state dict alone with torch.save(model.state_dict(), path)"
     )
 
 
@@ -182,8 +178,8 @@ def state_of(content: Mapping[str, Any], *, source: str = "the checkpoint") -> M
             return kind.state(content)
     listing = ", ".join(map(str, list(content)[:SHOWN]))
     raise ValueError(
-        f"{source} is no state dict and no known kind of checkpoint (its entries: {listing}); pass the state dict "
-        f"in it, or a key_map. Known: {', '.join(kind.name for kind in FORMATS)}"
+        f"{source} is no state dict and no known kind of checkpoint (its entries: {listing}); pass the state "
+        f"dict in it, or a key_map. Known: {', '.join(kind.name for kind in FORMATS)}"
     )
 
 
@@ -210,7 +206,9 @@ def slot_model_backbone(content: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _is_state(value: Any) -> bool:
-    return isinstance(value, Mapping) and bool(value) and all(isinstance(v, Tensor) for v in value.values())
+    if not isinstance(value, Mapping) or not value:
+        return False
+    return all(isinstance(key, str) and isinstance(entry, Tensor) for key, entry in value.items())
 
 
 def _has_teacher(content: Mapping[str, Any]) -> bool:
