@@ -5,6 +5,7 @@ Frames are (3, H, W) uint8 RGB, label maps (H, W) uint8 ids, everywhere.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,8 @@ from torch import Tensor
 from vosssl.data.files import atomic_write
 from vosssl.data.palette import davis_palette
 from vosssl.ops.resize import resize_labels
+
+log = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -295,6 +298,25 @@ class VideoReader:
                 raise ValueError(
                     f"video {self.source} ends after {self.position} frames, asked for frame {index}"
                 )
+
+    def count_frames(self, promised: int) -> int:
+        """Frames that can be decoded: `promised` when the video ends there, else counted one by one."""
+        try:
+            self.seek(promised - 1)
+            if self.skip() and not self.skip():
+                return promised
+        except ValueError:  # it ends before
+            pass
+        with VideoReader(self.source) as counter:
+            while counter.skip():
+                pass
+            log.warning(
+                "video %s: %d frames can be decoded, promised were %d",
+                self.source,
+                counter.position,
+                promised,
+            )
+            return counter.position
 
     def __iter__(self) -> Iterator[Tensor]:
         while (frame := self.read()) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ _BESIDE = {
     "JPEGImages": "Annotations",
     "images": "masks",
     "frames": "masks",
-}  # frames folder -> labels folder
+}  # where labels lie beside frames
 _LOSSY = (".jpg", ".jpeg", ".webp")  # compression changes ids, so these are never labels
 
 
@@ -42,14 +43,16 @@ class LabelFiles:
     """The label files of one video.
 
     Attributes:
-        paths: frame name -> file.
+        folder: where they lie.
+        names: frame name -> file name.
         binary: True: 0 and 255 are background and the one object (DAVIS 2016). False: 255 is void. None: as
             False, but the first label map that holds nothing besides 0 and 255 is refused, since it is
             ambiguous.
         on_wrong_size: what to do with labels whose size is not their frame's.
     """
 
-    paths: Mapping[str, Path] = field(default_factory=dict)
+    folder: Path = field(default_factory=Path)
+    names: Mapping[str, str] = field(default_factory=dict)
     binary: bool | None = None
     on_wrong_size: Literal["error", "resize"] = "error"
     _trusted: bool = False
@@ -60,9 +63,10 @@ class LabelFiles:
         Raises:
             ValueError: an ambiguous, damaged or ill-fitting file; names it.
         """
-        path = self.paths.get(frame)
-        if path is None:
+        name = self.names.get(frame)
+        if name is None:
             return None
+        path = self.folder / name
         labels = read_labels(path, binary=bool(self.binary), size=size, on_wrong_size=self.on_wrong_size)
         if self.binary is None and not self._trusted:
             if bool((labels == VOID).any()) and bool(((labels == 0) | (labels == VOID)).all()):
@@ -74,33 +78,36 @@ class LabelFiles:
         return labels
 
 
-def frame_files(folder: Path) -> list[Path]:
-    """The images directly in a folder, in the order of the numbers in their names.
+def image_names(folder: Path) -> list[str]:
+    """File names of the images directly in a folder, in the order of the numbers in them.
 
     Raises:
         ValueError: none, or two with the same name; says what is there instead.
     """
-    found = [entry for entry in folder.iterdir() if _is_image(entry)]
+    found = [name for name in os.listdir(folder) if _is_image(name)]
     if not found:
         below = frames_below(folder)
         hint = f"; did you mean {below}?" if below else ""
         raise ValueError(
             f"no frames in {folder}: expected images ({' '.join(IMAGE_SUFFIXES)}), {contents(folder)}{hint}"
         )
-    found.sort(key=lambda path: natural_order(path.stem))
+    found.sort(key=None if len({len(name) for name in found}) == 1 else natural_order)
     for first, second in pairwise(found):
-        if first.stem == second.stem:
-            raise ValueError(
-                f"two images for one frame in {folder}: {first.name} and {second.name}; keep one"
-            )
+        if frame_name(first) == frame_name(second):
+            raise ValueError(f"two images for one frame in {folder}: {first} and {second}; keep one")
     return found
+
+
+def frame_name(file_name: str) -> str:
+    """A file name without its suffix."""
+    return os.path.splitext(file_name)[0]
 
 
 def frames_below(folder: Path, *, depth: int = 4) -> Path | None:
     """The first folder of images at most `depth` levels below, for messages about a misplaced path."""
     subfolders = sorted(entry for entry in islice(folder.iterdir(), 1000) if _may_hold_frames(entry))
     for entry in subfolders:
-        if any(map(_is_image, islice(entry.iterdir(), 1000))):
+        if any(map(_is_image, os.listdir(entry))):
             return entry
     if depth == 1:
         return None
@@ -108,21 +115,12 @@ def frames_below(folder: Path, *, depth: int = 4) -> Path | None:
     return next((entry for entry in found if entry), None)
 
 
-def label_files(path: Path, annotations: str | Path | None = "beside") -> dict[str, Path]:
-    """Frame name -> label PNG of a video; empty without labels (see `open_video`).
-
-    Raises:
-        FileNotFoundError: a folder of annotations was named and is not there.
-    """
-    if annotations is None:
-        return {}
-    folder = _beside(path) if annotations == "beside" else Path(annotations).expanduser()
-    if folder is None or (annotations == "beside" and not folder.is_dir()):
-        return {}
+def label_names(folder: Path) -> dict[str, str]:
+    """Frame name -> file name of the label maps in a folder; empty where there is no such folder."""
     if not folder.is_dir():
-        raise FileNotFoundError(f"no folder of annotations {folder}{neighbours(folder)}")
-    found = (entry for entry in folder.iterdir() if _is_image(entry) and entry.suffix.lower() not in _LOSSY)
-    return {entry.stem: entry for entry in sorted(found)}
+        return {}
+    found = (name for name in os.listdir(folder) if _is_image(name) and not name.lower().endswith(_LOSSY))
+    return {frame_name(name): name for name in sorted(found)}
 
 
 def natural_order(name: str) -> list[tuple[int, int, str]]:
@@ -131,8 +129,8 @@ def natural_order(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(piece), "") if piece.isdigit() else (1, 0, piece) for piece in pieces if piece]
 
 
-def _beside(path: Path) -> Path | None:
-    """The same path with the last folder of frames replaced by that of labels."""
+def labels_beside(path: Path) -> Path | None:
+    """Where DAVIS keeps the labels of a video: the same path, its last folder of frames replaced."""
     parts = path.absolute().parts
     for place in range(len(parts) - 1, -1, -1):
         if parts[place] in _BESIDE:
@@ -141,8 +139,8 @@ def _beside(path: Path) -> Path | None:
     return None
 
 
-def _is_image(entry: Path) -> bool:
-    return entry.suffix.lower() in IMAGE_SUFFIXES and not entry.name.startswith(".")
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
 
 
 def _may_hold_frames(entry: Path) -> bool:
@@ -159,8 +157,5 @@ def contents(folder: Path) -> str:
 
 def neighbours(path: Path) -> str:
     """What is beside a missing path, for messages."""
-    return (
-        f"; {path.parent}: {contents(path.parent)}"
-        if path.parent.is_dir()
-        else f"; no folder {path.parent} either"
-    )
+    parent = path.absolute().parent
+    return f"; {parent}: {contents(parent)}" if parent.is_dir() else f"; no folder {parent} either"

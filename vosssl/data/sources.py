@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from vosssl.clip import VOID, Clip, Frame
 from vosssl.data.io import VideoReader, image_size, read_image
-from vosssl.data.listing import LabelFiles
+from vosssl.data.listing import LabelFiles, frame_name, image_names
 from vosssl.data.readahead import read_ahead as iterate_ahead
 from vosssl.ops.resize import Size, resize_image, resize_labels, shorter_side
-
-log = logging.getLogger(__name__)
 
 CLIP_LIMIT = 4 << 30  # bytes of frames that one clip may hold; more is a mistake that would fill the memory
 _BESIDE = {
@@ -61,6 +58,11 @@ class Video(ABC):
     def labelled(self) -> Tensor | None:
         """(T,) bool, which frames carry labels; None when none does."""
         return None
+
+    @property
+    def promised_length(self) -> int:
+        """Number of frames, exact or, where counting is slow, as the file's header says."""
+        return len(self)
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -135,7 +137,8 @@ class FolderVideo(Video):
     """Images of one folder, in the order of the numbers in their names.
 
     Args:
-        frames: the image files, in order.
+        folder: the folder.
+        names: file names of the frames, in order; None: all images in the folder.
         labels: their label files.
         name: name of the video; None: the folder's.
         size: see Video.
@@ -147,45 +150,49 @@ class FolderVideo(Video):
 
     def __init__(
         self,
-        frames: Sequence[Path],
+        folder: str | Path,
         *,
+        names: Sequence[str] | None = None,
         labels: LabelFiles | None = None,
         name: str | None = None,
         size: Size | int | None = None,
         read_ahead: int = 0,
     ) -> None:
-        if not frames:
-            raise ValueError(f"video {name} has no frames")
-        super().__init__(frames[0].parent.name if name is None else name, size=size, read_ahead=read_ahead)
-        self.paths = tuple(frames)
+        self.folder = Path(folder)
+        super().__init__(self.folder.name if name is None else name, size=size, read_ahead=read_ahead)
+        self.names = tuple(image_names(self.folder) if names is None else names)
+        if not self.names:
+            raise ValueError(
+                f"no frame of video {self.name} was chosen from {self.folder}; check the split file"
+            )
         self.labels = LabelFiles() if labels is None else labels
         self._native: Size | None = None
 
     @property
     def native_size(self) -> Size:
         if self._native is None:
-            self._native = image_size(self.paths[0])
+            self._native = image_size(self.folder / self.names[0])
         return self._native
 
     @property
     def frame_names(self) -> tuple[str, ...]:
-        return tuple(path.stem for path in self.paths)
+        return tuple(map(frame_name, self.names))
 
     @property
     def labelled(self) -> Tensor | None:
-        flags = torch.tensor([path.stem in self.labels.paths for path in self.paths])
+        flags = torch.tensor([name in self.labels.names for name in self.frame_names])
         return flags if bool(flags.any()) else None
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.names)
 
     def _decode(self, indices: Iterable[int] | None, size: Size) -> Iterator[Frame]:
         native = self.native_size
-        jpeg = self.paths[0].suffix.lower() in (".jpg", ".jpeg")  # only these decode faster when reduced
+        jpeg = self.names[0].lower().endswith((".jpg", ".jpeg"))  # only these decode faster when reduced
         reduce = _reduction(native, size) if jpeg else 1
         expected = (-(-native[0] // reduce), -(-native[1] // reduce))
         for index in range(len(self)) if indices is None else indices:
-            path = self.paths[index]
+            path = self.folder / self.names[index]
             image = read_image(path, reduce=reduce)
             if tuple(image.shape[1:]) != expected:
                 height, width = image_size(path)
@@ -195,6 +202,14 @@ class FolderVideo(Video):
                     "re-export them, or move those of another size to a folder of their own"
                 )
             yield _fitted(Frame(path.stem, image, self.labels.read(path.stem, native)), size)
+
+
+class _Header(NamedTuple):
+    """What a video file says about itself; the number of frames may be wrong."""
+
+    size: Size
+    fps: float
+    frame_count: int
 
 
 class FileVideo(Video):
@@ -220,25 +235,39 @@ class FileVideo(Video):
         self.path = Path(path)
         super().__init__(self.path.stem if name is None else name, size=size, read_ahead=read_ahead)
         self.labels = LabelFiles() if labels is None else labels
-        with VideoReader(self.path) as reader:
-            self._native = reader.size
-            self.fps = reader.fps
-            self._header_count = reader.frame_count or 0
+        self._header: _Header | None = None
         self._count: int | None = None
 
     @property
+    def header(self) -> _Header:
+        """What the file says about itself; read when first needed, since sets have many files."""
+        if self._header is None:
+            with VideoReader(self.path) as reader:
+                self._header = _Header(reader.size, reader.fps, reader.frame_count or 0)
+        return self._header
+
+    @property
     def native_size(self) -> Size:
-        return self._native
+        return self.header.size
+
+    @property
+    def fps(self) -> float:
+        """Frames per second; 0 when the file does not say."""
+        return self.header.fps
+
+    @property
+    def promised_length(self) -> int:
+        return self.header.frame_count
 
     @property
     def labelled(self) -> Tensor | None:
-        flags = torch.tensor([name in self.labels.paths for name in self.frame_names])
+        flags = torch.tensor([name in self.labels.names for name in self.frame_names])
         return flags if bool(flags.any()) else None
 
     def __len__(self) -> int:
         if self._count is None:
             with VideoReader(self.path) as reader:
-                self._count = _true_count(reader, self._header_count)
+                self._count = reader.count_frames(self.header.frame_count)
         return self._count
 
     def _decode(self, indices: Iterable[int] | None, size: Size) -> Iterator[Frame]:
@@ -255,33 +284,14 @@ class FileVideo(Video):
                 yield self._frame(index, decoded, size)
 
     def _frame(self, index: int, image: Tensor, size: Size) -> Frame:
-        if tuple(image.shape[1:]) != self._native:
+        native = self.native_size
+        if tuple(image.shape[1:]) != native:
             raise ValueError(
                 f"frame {index} of video {self.path} is {tuple(image.shape[1:])}, its first frame "
-                f"{self._native}; videos that change their size have to be re-encoded"
+                f"{native}; videos that change their size have to be re-encoded"
             )
         name = f"{index:05d}"
-        return _fitted(Frame(name, image, self.labels.read(name, self._native)), size)
-
-
-def _true_count(reader: VideoReader, header_count: int) -> int:
-    """Frames that can be decoded: the header's number when that holds, else counted one by one."""
-    try:
-        reader.seek(header_count - 1)
-        if reader.read() is not None and not reader.skip():
-            return header_count
-    except ValueError:
-        pass
-    with VideoReader(reader.source) as counter:
-        while counter.skip():
-            pass
-        log.warning(
-            "video %s has %d frames that can be decoded, its header says %d",
-            reader.source,
-            counter.position,
-            header_count,
-        )
-        return counter.position
+        return _fitted(Frame(name, image, self.labels.read(name, native)), size)
 
 
 class CameraVideo(Video):

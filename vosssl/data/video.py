@@ -7,7 +7,7 @@ from typing import Literal
 
 from vosssl.clip import Clip
 from vosssl.data.io import IMAGE_SUFFIXES
-from vosssl.data.listing import LabelFiles, frame_files, label_files, neighbours
+from vosssl.data.listing import LabelFiles, label_names, labels_beside, neighbours
 from vosssl.data.sources import CameraVideo, ClipVideo, FileVideo, FolderVideo, Video, fitted_size
 from vosssl.ops.resize import Size
 
@@ -56,20 +56,32 @@ def open_video(
             f"no video {path}: expected a video file, a folder of frames or a camera number"
             + neighbours(path)
         )
-    labels = LabelFiles(label_files(path, annotations), binary=binary, on_wrong_size=on_wrong_size)
+    folder = _label_folder(path, annotations)
+    names = {} if folder is None else label_names(folder)
+    labels = LabelFiles(folder or Path(), names, binary=binary, on_wrong_size=on_wrong_size)
     video: Video
     if path.is_dir():
-        video = FolderVideo(frame_files(path), labels=labels, size=size, read_ahead=read_ahead)
+        video = FolderVideo(path, labels=labels, size=size, read_ahead=read_ahead)
     elif path.suffix.lower() in IMAGE_SUFFIXES:
         raise ValueError(f"{path} is a single image; pass the folder of its frames, {path.parent}")
     else:
         video = FileVideo(path, labels=labels, size=size, read_ahead=read_ahead)
-    if labels.paths and video.labelled is None:
-        theirs, ours = next(iter(labels.paths.values())), video.frame_names[0]
+    if labels.names and video.labelled is None:
+        theirs, ours = next(iter(names.values())), video.frame_names[0]
         raise ValueError(
-            f"no label file belongs to a frame of {path}: labels like {theirs.name}, frames like {ours}"
+            f"no label file belongs to a frame of {path}: labels like {theirs}, frames like {ours}"
         )
     return video
+
+
+def _label_folder(path: Path, annotations: str | Path | None) -> Path | None:
+    """The folder of a video's labels, as `open_video` describes it."""
+    if annotations is None or annotations == "beside":
+        return None if annotations is None else labels_beside(path)
+    folder = Path(annotations).expanduser()
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder of annotations {folder}{neighbours(folder)}")
+    return folder
 
 
 def load_clip(
