@@ -1,0 +1,357 @@
+"""Evaluation: videos to label PNGs, and live labels or label PNGs to a report. One frame in memory at a
+time."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+from tqdm import tqdm
+
+from vosssl.clip import Frame
+from vosssl.data.io import read_labels, write_labels
+from vosssl.data.listing import natural_order
+from vosssl.data.video import Video
+from vosssl.engine.protocol import DISCOVERY, EvalProtocol, load_protocol
+from vosssl.engine.report import Report
+from vosssl.engine.scoring import Curve, JFScorer, SegmentationScorer, scored_frames
+from vosssl.metrics.score import Score
+from vosssl.propagation.segmenter import VideoSegmenter
+
+log = logging.getLogger(__name__)
+
+LabelVideo = Callable[[Video], Iterable[tuple[Frame, Tensor]]]  # frames in order, each with (H, W) labels
+
+
+class Predicted(NamedTuple):
+    """What `predict` did: videos written and skipped, frames, and the seconds spent segmenting and
+    decoding."""
+
+    videos: int
+    skipped: int
+    frames: int
+    seconds: float
+
+
+@dataclass
+class Stopwatch:
+    """Times the making of labels, decoding included, and nothing else."""
+
+    frames: int = 0
+    seconds: float = 0.0
+
+    def over(self, labelled: Iterable[tuple[Frame, Tensor]]) -> Iterator[tuple[Frame, Tensor]]:
+        """Passes frames through and counts them."""
+        iterator = iter(labelled)
+        while True:
+            start = time.perf_counter()
+            item = next(iterator, None)
+            self.seconds += time.perf_counter() - start
+            if item is None:
+                return
+            self.frames += 1
+            yield item
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For a report."""
+        rate = self.frames / self.seconds if self.seconds else None
+        return {"frames": self.frames, "seconds": self.seconds, "frames_per_second": rate}
+
+
+def follow(segmenter: VideoSegmenter, *, prompt_first: bool = False, merge: bool = False) -> LabelVideo:
+    """Makes a segmenter a function from videos to labels.
+
+    Args:
+        segmenter: any method; reset before each video.
+        prompt_first: give the labels of the first labelled frame as the prompt.
+        merge: the prompt's values above 0, 255 included, are one object.
+
+    Returns:
+        A generator function; it raises ValueError at the end of a video that has no labels for the prompt.
+    """
+
+    def label(video: Video) -> Iterator[tuple[Frame, Tensor]]:
+        segmenter.reset()
+        waiting = prompt_first
+        for frame in video:
+            prompt = frame.labels if waiting else None
+            waiting = waiting and prompt is None
+            yield (
+                frame,
+                segmenter.step(frame.image, prompt.clamp(max=1) if merge and prompt is not None else prompt),
+            )
+        if waiting:
+            raise ValueError(
+                f"no frame of {video.name} has labels; the first frame's are needed as the prompt"
+            )
+
+    return label
+
+
+def predict(
+    label_video: LabelVideo | VideoSegmenter,
+    videos: Iterable[Video],
+    out_dir: str | Path,
+    *,
+    progress: bool = True,
+) -> Predicted:
+    """Writes a folder of label PNGs for each video; videos that are there already are skipped.
+
+    A folder gets its name when its last frame is written: an interrupted run leaves no half of a video
+    and goes on where it stopped.
+
+    Args:
+        label_video: a segmenter (discovery), or `follow(segmenter, prompt_first=True)`, or any such function.
+        videos: where frames, and labels for the prompt, come from.
+        out_dir: gets `<video>/<frame>.png`.
+        progress: show a bar.
+
+    Returns:
+        What was done.
+    """
+    label_video = _as_function(label_video)
+    watch = Stopwatch()
+    done = skipped = 0
+    for video in _with_bar(videos, "predict", progress=progress):
+        folder = Path(out_dir) / video.name
+        if folder.is_dir():
+            skipped += 1
+            continue
+        partial = folder.with_name(f".{folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        for frame, labels in watch.over(label_video(video)):
+            write_labels(partial / f"{frame.name}.png", labels)
+        partial.rename(folder)
+        done += 1
+    return Predicted(done, skipped, watch.frames, watch.seconds)
+
+
+def evaluate_discovery(
+    label_video: LabelVideo | VideoSegmenter,
+    videos: Iterable[Video],
+    *,
+    protocol: EvalProtocol = DISCOVERY,
+    frames: int | None = None,
+    progress: bool = True,
+) -> Report:
+    """Scores discovered objects in one pass: ARI, FG-ARI, mBO, mIoU (video and image), J and F after
+    matching.
+
+    Args:
+        label_video: a segmenter, or a function from videos to labels such as a floor.
+        videos: with truth on some frames; the other frames are segmented and not scored.
+        protocol: of J and F; matches proposals to objects.
+        frames: only the first so many frames of each video.
+        progress: show a bar.
+
+    Returns:
+        The report; a video without any truth is left out, with a warning.
+    """
+    label_video = _as_function(label_video)
+    scores: list[Score] = []
+    curves: list[Curve] = []
+    watch = Stopwatch()
+    for video in _with_bar(videos, "evaluate", progress=progress):
+        segmentation, matching = SegmentationScorer(video.name), JFScorer(video.name, protocol)
+        truthful = ((f, labels) for f, labels in watch.over(label_video(video)) if f.labels is not None)
+        for (frame, labels), scored in scored_frames(islice(truthful, frames), protocol):
+            assert frame.labels is not None
+            labels = labels.to(frame.labels.device)
+            if matching.count is None:
+                matching.begin(frame.labels)
+            if scored:
+                matching.update(frame.name, labels, frame.labels)
+                segmentation.update(labels, frame.labels)
+        if matching.count is None:
+            log.warning("no frame of %s has labels; it is not scored", video.name)
+            continue
+        video_scores, video_curves = matching.finish()
+        scores += [*segmentation.finish(), *video_scores]
+        curves += video_curves
+    return Report(scores, protocol=protocol.name, curves=curves, facts=watch.facts)
+
+
+def evaluate_lock_on(
+    segmenter: VideoSegmenter,
+    videos: Iterable[Video],
+    *,
+    protocol: str | Path | EvalProtocol = "davis17-val",
+    frames: int | None = None,
+    progress: bool = True,
+) -> Report:
+    """Scores objects that were given in the first frame: J and F, nothing written.
+
+    Args:
+        segmenter: any method that takes masks.
+        videos: with truth.
+        protocol: of J and F; `semi-supervised`.
+        frames: only the first so many frames of each video.
+        progress: show a bar.
+
+    Returns:
+        The report.
+
+    Raises:
+        ValueError: a protocol without a prompt, or a video without labels.
+    """
+    protocol = load_protocol(protocol)
+    if protocol.prompt != "first-frame":
+        raise ValueError(f"{protocol.name} gives no prompt; use evaluate_discovery")
+    watch = Stopwatch()
+    label_video = follow(segmenter, prompt_first=True, merge=protocol.merge_truth)
+
+    def sequences() -> Iterator[tuple[str, Iterator[_Pair]]]:
+        for video in _with_bar(videos, "evaluate", progress=progress):
+            pairs = (
+                _Pair(frame.name, labels.to(frame.labels.device), frame.labels)
+                for frame, labels in islice(watch.over(label_video(video)), frames)
+                if frame.labels is not None
+            )
+            yield video.name, pairs
+
+    return _score(sequences(), protocol, watch=watch)
+
+
+def score(
+    predictions: str | Path,
+    videos: Iterable[Video],
+    *,
+    protocol: str | Path | EvalProtocol = "davis17-val",
+    progress: bool = True,
+) -> Report:
+    """Scores a folder of label PNGs against videos that carry their truth.
+
+    Args:
+        predictions: `<video>/<frame>.png`, from any program.
+        videos: with truth.
+        protocol: of J and F.
+        progress: show a bar.
+
+    Returns:
+        The report.
+
+    Raises:
+        FileNotFoundError: a scored frame has no prediction.
+        ValueError: a prediction of another size.
+    """
+    root = Path(predictions)
+
+    def sequences() -> Iterator[tuple[str, Iterator[_Pair]]]:
+        for video in _with_bar(videos, "score", progress=progress):
+            pairs = (_Pair(f.name, root / video.name, f.labels) for f in video if f.labels is not None)
+            yield video.name, pairs
+
+    return _score(sequences(), load_protocol(protocol))
+
+
+def evaluate(
+    predictions: str | Path,
+    truth: str | Path,
+    protocol: str | Path | EvalProtocol = "davis17-val",
+    *,
+    sequences: Sequence[str] | None = None,
+    progress: bool = False,
+) -> Report:
+    """Scores a folder of label PNGs against a folder of label PNGs; no image is read.
+
+    Args:
+        predictions: `<sequence>/<frame>.png`, pixel value = object id.
+        truth: the same for the truth, or a dataset root that holds `Annotations/480p` or `Annotations`.
+        protocol: name, yaml file, or protocol.
+        sequences: only these; None for every folder of the truth.
+        progress: show a bar.
+
+    Returns:
+        The report.
+
+    Raises:
+        FileNotFoundError: no such folder, or a scored frame has no prediction; names it.
+        ValueError: an unknown protocol, a prediction of another size, ids that the protocol does not allow.
+    """
+    predictions, truth = Path(predictions), _truth_root(Path(truth))
+    if not predictions.is_dir():
+        raise FileNotFoundError(f"no folder of predictions {predictions}")
+    names = sorted(path.name for path in truth.iterdir() if any(path.glob("*.png")))
+    chosen = names if sequences is None else list(sequences)
+    missing = [name for name in chosen if name not in names] or ([truth.name] if not chosen else [])
+    if missing:
+        raise FileNotFoundError(f"no label PNGs for {', '.join(missing)} in {truth}")
+
+    def pairs(name: str) -> Iterator[_Pair]:
+        for path in sorted((truth / name).glob("*.png"), key=lambda path: natural_order(path.stem)):
+            yield _Pair(path.stem, predictions / name, read_labels(path))
+
+    bar = tqdm(chosen, desc="score", unit="video", disable=not progress)
+    return _score(((name, pairs(name)) for name in bar), load_protocol(protocol))
+
+
+class _Pair(NamedTuple):
+    """A frame's name, its labels or the folder that holds them, and its truth."""
+
+    frame: str
+    predicted: Tensor | Path
+    truth: Tensor
+
+
+def _score(
+    sequences: Iterable[tuple[str, Iterator[_Pair]]],
+    protocol: EvalProtocol,
+    *,
+    watch: Stopwatch | None = None,
+) -> Report:
+    """J and F of sequences of pairs. Label files of frames that are not scored are never opened."""
+    scores: list[Score] = []
+    curves: list[Curve] = []
+    for name, pairs in sequences:
+        scorer = JFScorer(name, protocol)
+        for pair, scored in scored_frames(pairs, protocol):
+            if scorer.count is None:
+                scorer.begin(pair.truth)
+            if scored:
+                scorer.update(pair.frame, _read(pair), pair.truth)
+        video_scores, video_curves = scorer.finish()
+        scores += video_scores
+        curves += video_curves
+    return Report(scores, protocol=protocol.name, curves=curves, facts=watch.facts if watch else {})
+
+
+def _read(pair: _Pair) -> Tensor:
+    if isinstance(pair.predicted, Tensor):
+        return pair.predicted
+    path = pair.predicted / f"{pair.frame}.png"
+    if not path.is_file():
+        where = "it has no folder" if not path.parent.is_dir() else f"{path.parent} has other frames"
+        raise FileNotFoundError(f"no prediction {path} for a scored frame: {where}")
+    labels = read_labels(path)
+    if labels.shape != pair.truth.shape:
+        raise ValueError(
+            f"prediction {path} is {tuple(labels.shape)}, its truth is {tuple(pair.truth.shape)}; "
+            "resize it first"
+        )
+    return labels
+
+
+def _truth_root(truth: Path) -> Path:
+    if not truth.is_dir():
+        raise FileNotFoundError(f"no folder of truth {truth}")
+    for below in (truth / "Annotations" / "480p", truth / "Annotations"):
+        if below.is_dir():
+            return below
+    return truth
+
+
+def _as_function(label_video: LabelVideo | VideoSegmenter) -> LabelVideo:
+    return follow(label_video) if isinstance(label_video, VideoSegmenter) else label_video
+
+
+def _with_bar(videos: Iterable[Video], what: str, *, progress: bool) -> Iterator[Video]:
+    total = len(videos) if isinstance(videos, Sequence) else None
+    yield from tqdm(videos, desc=what, unit="video", total=total, disable=not progress, leave=False)

@@ -1,0 +1,126 @@
+"""EvalProtocol: what exactly is compared with what. Facts from eval/protocols, not options of a command
+line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+import vosssl
+
+Task = Literal["semi-supervised", "unsupervised"]
+Objects = Literal["first-frame", "any-frame"]
+
+
+@dataclass(frozen=True)
+class EvalProtocol:
+    """How J and F are measured on a dataset.
+
+    Attributes:
+        name: what a table calls it.
+        task: `semi-supervised` compares equal ids; `unsupervised` matches proposals to objects, once a video.
+        prompt: whether the method is given the labels of the first frame.
+        skip_first: the first frame is not scored.
+        skip_last: the last frame is not scored.
+        objects: `first-frame`: ids 1..n, n the largest in the first frame's truth (an id that nobody uses
+            counts, a late object does not); `any-frame`: the ids that occur in the truth of a scored frame.
+        void: truth 255 is cut out of both masks; otherwise it is background.
+        merge_truth: every truth value above 0, 255 included, is the one object.
+        merge_predictions: every predicted id is the one object.
+        extra_ids: predicted ids above n are an `error`, or are left out (`ignore`); semi-supervised only.
+        max_proposals: more predicted ids in a video are an error; unsupervised only.
+        source: where this is written.
+        compare_with: which published numbers may stand beside these.
+    """
+
+    name: str
+    task: Task
+    prompt: Literal["first-frame", "none"] = "first-frame"
+    skip_first: bool = False
+    skip_last: bool = False
+    objects: Objects = "first-frame"
+    void: bool = False
+    merge_truth: bool = False
+    merge_predictions: bool = False
+    extra_ids: Literal["error", "ignore"] = "error"
+    max_proposals: int | None = None
+    source: str = ""
+    compare_with: str = ""
+
+
+DISCOVERY = EvalProtocol(
+    name="discovery",
+    task="unsupervised",
+    prompt="none",
+    objects="any-frame",
+    void=True,
+    source="DAVIS 2019 unsupervised matching, objects of all frames, any number of segments",
+    compare_with="other rows of this table",
+)
+
+
+def protocol_folders() -> tuple[Path, ...]:
+    """Where protocols are looked for: inside the installed package, else beside it in a checkout."""
+    package = Path(vosssl.__file__).parent
+    return package / "protocols", package.parent / "eval" / "protocols"
+
+
+def list_protocols() -> list[str]:
+    """Names of the protocols that `load_protocol` knows."""
+    return sorted(path.stem for folder in protocol_folders() for path in folder.glob("*.yaml"))
+
+
+def load_protocol(name: str | Path | EvalProtocol) -> EvalProtocol:
+    """Reads a protocol.
+
+    Args:
+        name: a name such as `davis17-val`, the path of a yaml file, or a protocol, which is returned.
+
+    Returns:
+        The protocol.
+
+    Raises:
+        ValueError: an unknown name, field or value; says what there is.
+    """
+    if isinstance(name, EvalProtocol):
+        return name
+    path = _find(name)
+    content = yaml.safe_load(path.read_text())
+    known = {field.name for field in fields(EvalProtocol)}
+    if not isinstance(content, dict) or not {"name", "task"} <= content.keys() <= known:
+        given = sorted(content) if isinstance(content, dict) else type(content).__name__
+        raise ValueError(f"protocol {path} holds {given}, expected name, task and any of {sorted(known)}")
+    for field, choices in _CHOICES.items():
+        if field in content and content[field] not in choices:
+            raise ValueError(f"{field} of protocol {path} is {content[field]!r}, expected one of {choices}")
+    return EvalProtocol(**content)
+
+
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "task": ("semi-supervised", "unsupervised"),
+    "prompt": ("first-frame", "none"),
+    "objects": ("first-frame", "any-frame"),
+    "extra_ids": ("error", "ignore"),
+} | dict.fromkeys(("skip_first", "skip_last", "void", "merge_truth", "merge_predictions"), (True, False))
+
+
+def _find(name: str | Path) -> Path:
+    for candidate in _candidates(name):
+        if candidate.is_file():
+            return candidate
+    close = difflib.get_close_matches(str(name), list_protocols(), n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    raise ValueError(
+        f"no protocol {name}, expected one of {', '.join(list_protocols())} or a yaml file{hint}"
+    )
+
+
+def _candidates(name: str | Path) -> Iterator[Path]:
+    if str(name).endswith((".yaml", ".yml")):
+        yield Path(name)
+    yield from (folder / f"{name}.yaml" for folder in protocol_folders())
