@@ -32,7 +32,7 @@ class FolderDataset(VideoClips):
     `<root>/<images>/<video>/<frame>.jpg` and `<root>/<annotations>/<video>/<frame>.png`.
 
     Args:
-        root: folder of the dataset; "~" is the home folder.
+        root: folder of the dataset; "~" is the home folder. (None, what yaml has until told, is refused.)
         images: folder of the frame folders, below root; "" where root holds them itself.
         annotations: folder of the label folders, below root; None: without labels.
         split_file: text file below root (or anywhere, by its full path) that names the videos, one in a line,
@@ -57,7 +57,7 @@ class FolderDataset(VideoClips):
 
     def __init__(
         self,
-        root: str | Path,
+        root: str | Path | None,
         *,
         images: str = "JPEGImages",
         annotations: str | None = "Annotations",
@@ -73,7 +73,7 @@ class FolderDataset(VideoClips):
         transform: Transform | None = None,
         read_ahead: int = 2,
     ) -> None:
-        self.root = Path(root).expanduser()
+        self.root = _given(root)
         image_root = _existing(self.root, images, argument="images")
         label_root = (
             None if annotations is None else _existing(self.root, annotations, argument="annotations")
@@ -130,7 +130,7 @@ class VideoFiles(VideoClips):
 
     def __init__(
         self,
-        root: str | Path,
+        root: str | Path | None,
         *,
         sequences: Sequence[str] | None = None,
         num_frames: int | None = None,
@@ -140,7 +140,7 @@ class VideoFiles(VideoClips):
         transform: Transform | None = None,
         read_ahead: int = 2,
     ) -> None:
-        self.root = Path(root).expanduser()
+        self.root = _given(root)
         if not self.root.exists():
             raise FileNotFoundError(f"no folder of videos {self.root}{neighbours(self.root)}")
         files = [self.root] if self.root.is_file() else sorted(self.root.rglob("*"))
@@ -161,6 +161,15 @@ class VideoFiles(VideoClips):
             size=size,
             transform=transform,
         )
+
+
+def _given(root: str | Path | None) -> Path:
+    """The root as a path."""
+    if root is None or str(root) == "":
+        raise ValueError(
+            "this dataset needs a root: pass data.root=FOLDER; its yaml in cfg/data says what it holds"
+        )
+    return Path(root).expanduser()
 
 
 def _existing(root: Path, below: str, *, argument: str) -> Path:
