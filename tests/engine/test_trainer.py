@@ -18,10 +18,10 @@ from torch import nn
 
 from tests.engine.training_run import SmallNetwork, StepLoader, make_trainer, reconstruction
 from vosssl.engine import checkpoint
+from vosssl.engine.batches import split_batch
 from vosssl.engine.distributed import World
 from vosssl.engine.interrupt import TrainingStoppedError
 from vosssl.engine.logs import NonFiniteLossError
-from vosssl.engine.microbatch import split_batch
 from vosssl.engine.rng import preserved_rng, seed_everything
 from vosssl.engine.schedule import WarmupCosine
 from vosssl.engine.trainer import Trainer
@@ -192,6 +192,35 @@ def test_the_best_checkpoint_is_kept_beside_the_last(tmp_path):
     assert checkpoint.load(tmp_path / "best.ckpt")["step"] == 4
     assert checkpoint.load(tmp_path / "last.ckpt")["step"] == 6
     assert run.fit().steps == 6  # a finished run stays as it is
+
+
+def test_a_score_that_is_no_number_is_never_the_best(tmp_path):
+    scores = {2: float("nan"), 4: 0.2, 6: float("nan")}
+    options = {"validate_every": 2, "best_metric": "J", "steps": 6}
+    result = trainer(tmp_path, validate=lambda net, step: {"J": scores[step]}, **options).fit()
+    assert (result.best, result.best_step) == (0.2, 4)
+
+
+def test_the_stream_of_batches_is_closed_however_training_ends(tmp_path):
+    closed = []
+
+    class Watched(StepLoader):
+        def batches(self, start_step=0):
+            try:
+                yield from super().batches(start_step)
+            finally:
+                closed.append(start_step)
+
+    def broken(network, batch, step):
+        raise RuntimeError("broken objective")
+
+    run = trainer(tmp_path, steps=2)
+    run.loader = Watched()
+    run.fit()
+    run.objective, run.steps = broken, 4
+    with pytest.raises(RuntimeError, match="broken objective"):
+        run.fit()
+    assert closed == [0, 2]
 
 
 def test_a_metric_that_validation_does_not_give_is_named(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -17,12 +18,12 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from vosssl.clip import Batch
 from vosssl.engine import checkpoint
+from vosssl.engine.batches import closed_after, split_batch
 from vosssl.engine.distributed import World, current_world
 from vosssl.engine.ema import WeightAverage
 from vosssl.engine.interfaces import FitResult, Loader, Monitor, Objective, Pictures, Precision, Validate
 from vosssl.engine.interrupt import StopRequest, TrainingStoppedError
 from vosssl.engine.logs import GRADIENT_NORM, LossTracker, RunLog, Stopwatch, compact, duration, peak_memory
-from vosssl.engine.microbatch import split_batch
 from vosssl.engine.rng import preserved_rng, rng_state, seed_everything
 from vosssl.engine.run_state import captured, restore
 from vosssl.engine.schedule import Constant, Schedule
@@ -34,7 +35,7 @@ logger = logging.getLogger(__name__)
 _AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Trainer:
     """Trains a network; resumable at any step, bit for bit on the CPU.
 
@@ -190,8 +191,8 @@ class Trainer:
             RunLog(
                 Path(self.run_dir), main=self.place.is_main, bar=self.bar, step=self.step, share=self.fraction
             ) as log,
+            closed_after(self.loader.batches(self.step)) as batches,
         ):
-            batches = self.loader.batches(self.step)
             self.network.train()
             while self.fraction < 1:
                 batch = self._timed_step(batches)
@@ -352,7 +353,7 @@ class Trainer:
                 f"best_metric is {name!r}, but validation gives {', '.join(numbers)}; pick one of these"
             )
         sign = 1 if self.best_metric and self.best_mode == "max" else -1
-        if self.best and not sign * numbers[name] > sign * self.best["value"]:
+        if math.isnan(numbers[name]) or (self.best and sign * numbers[name] <= sign * self.best["value"]):
             return False
         self.best = {"value": numbers[name], "step": self.step}
         return True

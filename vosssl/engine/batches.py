@@ -1,11 +1,24 @@
-"""Cutting a batch into parts, for gradient accumulation."""
+"""Batches on their way to the network: the stream they come from, the parts they are cut into."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 
 from vosssl.clip import Batch
+
+
+@contextmanager
+def closed_after(batches: Iterator[Batch]) -> Iterator[Iterator[Batch]]:
+    """Closes a stream of batches in the end, which stops the processes behind it."""
+    try:
+        yield batches
+    finally:
+        close = getattr(batches, "close", None)
+        if close is not None:
+            close()
 
 
 def split_batch(batch: Batch, parts: int) -> list[Batch]:
