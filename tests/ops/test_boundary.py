@@ -1,0 +1,86 @@
+"""Boundary maps and exact discs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vosssl.ops.boundary import (
+    boundary_map,
+    boundary_radius,
+    dilate_disc,
+    disc_half_widths,
+    discs_at,
+    pack_masks,
+    set_pixels,
+    unpack_bits,
+)
+
+KERNELS = np.load(Path(__file__).parents[1] / "goldens" / "jf" / "kernels.npz")
+CASES = sorted(name.split("/")[0] for name in KERNELS.files if name.endswith("/mask"))
+
+
+def test_a_square_has_the_boundary_solved_by_hand() -> None:
+    mask = torch.tensor([[0, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]], dtype=torch.uint8)
+    expected = [[1, 1, 1, 0], [1, 0, 1, 0], [1, 1, 1, 0], [0, 0, 0, 0]]
+    assert boundary_map(mask).tolist() == expected
+
+
+def test_an_object_that_fills_the_image_has_no_boundary() -> None:
+    assert not boundary_map(torch.ones(5, 7, dtype=torch.bool)).any()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_boundary_and_dilation_equal_the_official_ones(case: str) -> None:
+    radius = int(case[1])
+    mask = torch.from_numpy(KERNELS[f"{case}/mask"])
+    edges = boundary_map(mask)
+    assert np.array_equal(edges.numpy(), KERNELS[f"{case}/boundary"])
+    assert np.array_equal(dilate_disc(edges, radius).numpy(), KERNELS[f"{case}/dilated"])
+
+
+@pytest.mark.parametrize("radius", [1, 2, 3, 4, 5, 8])
+def test_a_dilated_pixel_is_the_exact_disc(radius: int) -> None:
+    name = "r8/disk" if radius == 8 else next(f"{case}/disk" for case in CASES if case[1] == str(radius))
+    pixel = torch.zeros(2 * radius + 1, 2 * radius + 1, dtype=torch.uint8)
+    pixel[radius, radius] = 1
+    disc = dilate_disc(pixel, radius)
+    assert np.array_equal(disc.numpy(), KERNELS[name])
+    assert (2 * torch.tensor(disc_half_widths(radius)) + 1).tolist() == disc.sum(dim=1).tolist()
+
+
+@pytest.mark.parametrize("radius", range(1, 31, 4))
+def test_reading_discs_at_pixels_equals_dilating_the_image(radius: int) -> None:
+    generator = torch.Generator().manual_seed(radius)
+    maps = torch.randint(0, 256, (2, 33, 47), generator=generator).byte()
+    maps *= torch.rand(2, 33, 47, generator=generator) < 0.02
+    pixels = torch.arange(33 * 47)
+    assert torch.equal(discs_at(maps, pixels, radius), dilate_disc(maps, radius).flatten(1))
+
+
+def test_masks_survive_packing() -> None:
+    labels = torch.randint(0, 12, (9, 13), generator=torch.Generator().manual_seed(0)).byte()
+    ids = list(range(1, 12))
+    rows = unpack_bits(pack_masks(labels, ids), len(ids))
+    assert rows.shape == (11, 9, 13)
+    assert all(torch.equal(rows[place].bool(), labels == identity) for place, identity in enumerate(ids))
+
+
+def test_boundaries_of_packed_masks_are_those_of_each_mask() -> None:
+    labels = torch.randint(0, 4, (9, 13), generator=torch.Generator().manual_seed(1)).byte()
+    rows = unpack_bits(boundary_map(pack_masks(labels, [1, 2, 3])), 3)
+    assert all(torch.equal(rows[k].bool(), boundary_map(labels == k + 1)) for k in range(3))
+
+
+def test_set_pixels_finds_what_is_set_at_any_size() -> None:
+    image = (torch.rand(7, 11, generator=torch.Generator().manual_seed(0)) < 0.1).byte()
+    assert torch.equal(set_pixels(image), image.flatten().nonzero().flatten())
+    assert len(set_pixels(torch.zeros(3, 3, dtype=torch.uint8))) == 0
+
+
+def test_the_radius_of_davis_frames_is_eight() -> None:
+    assert boundary_radius(480, 854) == 8
+    assert boundary_radius(120, 214) == 2
