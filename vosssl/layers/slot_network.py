@@ -221,6 +221,7 @@ class SlotNetwork(nn.Module):
         noise: Tensor | None = None,
         num_slots: int | None = None,
         condition: Tensor | None = None,
+        slot_frames: int | None = None,
     ) -> SlotTrace:
         """Runs over clips.
 
@@ -232,6 +233,8 @@ class SlotNetwork(nn.Module):
             noise: (B, K, D) for random slots, instead of seeds.
             num_slots: K, where the initializer allows another number than its own.
             condition: what conditional initializers start from.
+            slot_frames: run slots over the first so many frames only, where a loss has no use for the slots
+                of the last ones; the trace's `features` and `keys` still cover all T.
 
         Returns:
             The trace.
@@ -246,15 +249,16 @@ class SlotNetwork(nn.Module):
             count = self.num_slots if num_slots is None else num_slots
             noise = draw_noise(seeds, (count, self.slot_dim)).to(frames.device)
         slots = self.initial_slots(batch, num_slots=num_slots, noise=noise, condition=condition)
-        grouping = self._scan(slots, encoded, (batch, length))
+        grouping = self._scan(slots, encoded, (batch, length), min(slot_frames or length, length))
         return self._trace(grouping, encoded, (batch, length))
 
-    def _scan(self, slots: Tensor, encoded: Encoded, shape: tuple[int, int]) -> Grouping:
-        """Corrects and predicts frame after frame: slots (B, T, K, D), attention (B, T, K, P)."""
+    def _scan(self, slots: Tensor, encoded: Encoded, shape: tuple[int, int], frames: int) -> Grouping:
+        """Corrects and predicts over the first frames: slots (B, T', K, D), attention (B, T', K, P)."""
         corrector = self._part(self.processor).corrector
-        keys, values = (part.unflatten(0, shape) for part in corrector.project(encoded.inputs))
+        inputs = encoded.inputs.unflatten(0, shape)[:, :frames].flatten(0, 1)  # (B*T, P, D) -> (B*T', P, D)
+        keys, values = (part.unflatten(0, (-1, frames)) for part in corrector.project(inputs))
         seen, attentions = [], []
-        for time in range(shape[1]):
+        for time in range(frames):
             looked_at = encoded.cls_attention
             if looked_at is not None:
                 looked_at = looked_at.unflatten(0, shape)[:, time]  # (B*T, heads, P) -> (B, heads, P)
@@ -265,27 +269,29 @@ class SlotNetwork(nn.Module):
             )
             seen.append(grouping.slots)
             attentions.append(grouping.attention)
-            if time + 1 < shape[1]:
+            if time + 1 < frames:
                 slots = self.predict(grouping.slots)
         return Grouping(torch.stack(seen, dim=1), torch.stack(attentions, dim=1))
 
     def _trace(self, grouping: Grouping, encoded: Encoded, shape: tuple[int, int]) -> SlotTrace:
+        frames = grouping.slots.shape[:2]
+        slots = grouping.slots.flatten(0, 1)  # (B, T', K, D) -> (B*T', K, D)
         future = None
         if self.time_decoder is None:
-            decoded = self.decode(grouping.slots.flatten(0, 1), encoded.grid)  # (B, T, K, D) -> (B*T, K, D)
+            decoded = self.decode(slots, encoded.grid)
             reconstruction, masks = decoded.reconstruction, decoded.masks
         else:
-            steps = self.time_decoder(grouping.slots.flatten(0, 1))  # (B*T, S, K, D)
+            steps = self.time_decoder(slots)  # (B*T', S, K, D)
             decoded = self._part(self.decoder)(steps.flatten(0, 1), encoded.grid)
-            every = decoded.reconstruction.unflatten(0, (*shape, -1))  # (B, T, S, P, C)
-            future, reconstruction = every, every[:, :, 0].flatten(0, 1)
-            masks = decoded.masks.unflatten(0, (*shape, -1))[:, :, 0].flatten(0, 1)
+            future = decoded.reconstruction.unflatten(0, steps.shape[:2])  # (B*T', S, P, C)
+            reconstruction, masks = future[:, 0], decoded.masks.unflatten(0, steps.shape[:2])[:, 0]
+            future = future.unflatten(0, frames)  # (B, T', S, P, C)
         return SlotTrace(
             slots=grouping.slots,
-            masks=masks.unflatten(-1, decoded.grid or encoded.grid).unflatten(0, shape),  # (B, T, K, h, w)
+            masks=masks.unflatten(-1, decoded.grid or encoded.grid).unflatten(0, frames),  # (B, T', K, h, w)
             features=encoded.features.detach().unflatten(0, shape),
-            reconstruction=reconstruction.unflatten(0, shape),
-            attention=grouping.attention.unflatten(-1, encoded.grid),  # (B, T, K, P) -> (B, T, K, h, w)
+            reconstruction=reconstruction.unflatten(0, frames),
+            attention=grouping.attention.unflatten(-1, encoded.grid),  # (B, T', K, P) -> (B, T', K, h, w)
             keys=None if encoded.keys is None else encoded.keys.detach().unflatten(0, shape),
             future=future,
         )
@@ -297,7 +303,9 @@ def draw_noise(seeds: Tensor, shape: tuple[int, ...]) -> Tensor:
     return sample_noise(seeds.cpu(), shape)
 
 
-def trace_batch(network: nn.Module, batch: Batch, *, condition: Tensor | None = None) -> SlotTrace:
+def trace_batch(
+    network: nn.Module, batch: Batch, *, condition: Tensor | None = None, slot_frames: int | None = None
+) -> SlotTrace:
     """Runs a slot network on a batch the way every objective does.
 
     Cached features are used where the batch has them, and random slots are drawn from the seeds of the
@@ -307,6 +315,7 @@ def trace_batch(network: nn.Module, batch: Batch, *, condition: Tensor | None = 
         network: a `SlotNetwork`, possibly wrapped for data parallel training or compiled.
         batch: of clips.
         condition: what conditional initializers start from.
+        slot_frames: run slots over the first so many frames only.
 
     Returns:
         The trace.
@@ -316,5 +325,6 @@ def trace_batch(network: nn.Module, batch: Batch, *, condition: Tensor | None = 
         features=batch.features or None,
         seeds=batch.seeds if len(batch.seeds) else None,
         condition=condition,
+        slot_frames=slot_frames,
     )
     return trace

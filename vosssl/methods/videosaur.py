@@ -103,15 +103,23 @@ class Objective:
         self.reconstruction_weight = reconstruction_weight
 
     def trace(self, network: nn.Module, batch: Batch) -> SlotTrace:
-        """What the loss is computed from, for monitors and pictures too."""
-        return trace_batch(network, batch)
+        """What the loss is computed from, for monitors and pictures too.
+
+        Without feature reconstruction the last frame is only a target: no slots are computed for it.
+        """
+        slot_frames = None if self.reconstruction_weight else batch.frames.shape[1] - 1
+        return trace_batch(network, batch, slot_frames=slot_frames)
 
     def __call__(self, network: nn.Module, batch: Batch, step: int) -> dict[str, Tensor]:
         """The weighted losses of one batch.
 
         Raises:
-            ValueError: the keys of the backbone are missing (cached features without `keys`).
+            ValueError: clips of one frame, or no keys (cached features without `keys`).
         """
+        if batch.frames.shape[1] < 2:
+            raise ValueError(
+                "the similarity loss compares consecutive frames, got clips of one; use longer clips"
+            )
         trace = self.trace(network, batch)
         if trace.keys is None:
             raise ValueError("the similarity loss compares keys, but the features have none; cache keys too")

@@ -18,8 +18,8 @@ def foreground_from_cls_attention(attention: Tensor) -> Tensor:
         (N, P) bool, True on the foreground.
 
     Source: after Siméoni et al., "Unsupervised Object Localization: Observing the Background to Discover
-        Objects" (FOUND), CVPR 2023, section 3.1. Deviation: the weighted attention itself is thresholded; FOUND goes
-        on to compare every patch with the least attended one.
+        Objects" (FOUND), CVPR 2023, section 3.1. Deviation: the weighted attention itself is thresholded;
+        FOUND goes on to compare every patch with the least attended one.
     """
     above = attention > attention.mean(dim=-1, keepdim=True)
     area = above.float().mean(dim=-1).clamp_min(1.0 / attention.shape[-1])  # (N, heads)
