@@ -1,12 +1,12 @@
 """vosssl: learn objects in video without labels, beside the supervised baselines, under one evaluator.
 
-    import vosssl
-    vosssl.list_models()
-    network = vosssl.create_model("dino-vits16", weights="dino-vits16")
-    segmenter = vosssl.create_segmenter("slots-synthetic", weights="runs/…/best.ckpt", device="cpu")
-    labels = segmenter.step(frame)
-    clip = vosssl.load_clip("video.mp4", frames=16)
-    report = vosssl.evaluate("predictions", "truth", protocol="davis17-val")
+import vosssl
+vosssl.list_models()
+network = vosssl.create_model("dino-vits16", weights="dino-vits16")
+segmenter = vosssl.create_segmenter("slots-synthetic", weights="runs/…/best.ckpt", device="cpu")
+labels = segmenter.step(frame)
+clip = vosssl.load_clip("video.mp4", frames=16)
+report = vosssl.evaluate("predictions", "truth", protocol="davis17-val")
 """
 
 from __future__ import annotations

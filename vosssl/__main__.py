@@ -1,4 +1,4 @@
-"""python -m vosssl mode=train hparam=slots …: checks the command line, hands over to Hydra, then to one file in modes/."""
+"""python -m vosssl mode=train …: checks the command line, hands over to Hydra, then to one file in modes/."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from vosssl.modes import config, helptext
 
 MODES = ("train", "eval", "predict", "inspect")
+FLAGS_WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p")
 USER_ERRORS = (ValueError, FileNotFoundError, NotADirectoryError, FileExistsError, PermissionError, OSError)
 
 
@@ -58,7 +59,7 @@ def check(arguments: Sequence[str]) -> None:
     mode = config.chosen(arguments, "mode")
     if mode is not None and "," not in mode and mode not in MODES:
         raise ValueError(f"there is no mode {mode!r}{config.closest(mode, [*MODES, 'help'])}")
-    overrides = [argument for argument in arguments if not argument.startswith("-")]
+    overrides = without_flags(arguments)
     for argument in overrides:
         if "=" not in argument and not argument.startswith("~"):
             raise ValueError(f"{argument!r} is not of the form key=value; `python -m vosssl` shows examples")
@@ -70,6 +71,16 @@ def check(arguments: Sequence[str]) -> None:
             hydra.compose("main", overrides=overrides)
         except (HydraException, OmegaConfBaseException) as error:
             raise ValueError(helptext.explain(error, overrides)) from None
+
+
+def without_flags(arguments: Sequence[str]) -> list[str]:
+    """The key=value part of a command line: no `--multirun`, no `--config-dir FOLDER`."""
+    overrides, flag = [], ""
+    for argument in arguments:
+        if not argument.startswith("-") and flag not in FLAGS_WITH_VALUE:
+            overrides.append(argument)
+        flag = argument
+    return overrides
 
 
 def launch(cfg: DictConfig) -> None:

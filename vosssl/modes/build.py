@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from hydra.utils import get_object, instantiate
@@ -66,8 +68,8 @@ def _check_targets(node: Any) -> None:
         home = f"{getattr(get_object(target), '__module__', '')}."
     if not home.startswith(TRUSTED):
         raise ValueError(
-            f"the checkpoint asks for {target!r}, which is not part of vosssl; if you wrote it yourself, name its "
-            "method on the command line (method=…) instead of taking it from the file"
+            f"the checkpoint asks for {target!r}, which is not part of vosssl; if you wrote it yourself, "
+            "choose its method=… on the command line instead of taking it from the file"
         )
 
 
@@ -94,11 +96,11 @@ def create_model(name: str, *, weights: str | Path | Mapping[str, Tensor] | None
 
     Args:
         name: one of `list_models()`.
-        weights: None for fresh weights; a known weight name, a path (an official checkpoint or one of ours) or a
-            state dict. Loaded strictly.
+        weights: None for fresh weights; a known weight name, a path (an official checkpoint or one of ours)
+            or a state dict. Loaded strictly.
 
     Returns:
-        The network on the CPU, in evaluation mode; its state dict has the official checkpoint's keys and order.
+        The network on the CPU, in evaluation mode; its state dict has the official checkpoint's keys.
 
     Raises:
         ValueError: unknown name, or weights that do not fit (names the keys).
@@ -113,19 +115,29 @@ def create_model(name: str, *, weights: str | Path | Mapping[str, Tensor] | None
     return network.eval()
 
 
-def load_network(
-    network: nn.Module, weights: str | Path | Mapping[str, Tensor], *, prefer_ema: bool = True
-) -> None:
-    """Loads one of our run checkpoints, an official checkpoint, or a state dict, strictly.
+def load_network(network: nn.Module, weights: str | Path | Mapping[str, Tensor]) -> None:
+    """Loads one of our run checkpoints (averaged weights where it has them), or foreign weights, strictly.
 
     Raises:
-        ValueError, FileNotFoundError: as `load_weights` says.
+        ValueError: weights that do not fit, a damaged or hostile file.
+        FileNotFoundError: no such file.
     """
-    if isinstance(weights, str | Path) and checkpoint.is_ours(Path(weights)):
-        content = checkpoint.load(Path(weights))
-        checkpoint.load_network(network, content, prefer_ema=prefer_ema, source=str(weights))
-        return
-    load_weights(network, weights)
+    if isinstance(weights, str | Path) and is_run_checkpoint(Path(weights)):
+        content = checkpoint.load(weights)
+        checkpoint.load_network(network, content.get("ema") or content["network"], source=weights)
+    else:
+        load_weights(network, weights)
+
+
+def is_run_checkpoint(path: Path) -> bool:
+    """Whether a file was written by this library's trainer, judged by what it holds, not by its name."""
+    if not path.is_file() or not zipfile.is_zipfile(path):
+        return False
+    try:
+        content = torch.load(path, map_location="meta", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError):
+        return False  # whoever loads it says what is wrong with it
+    return isinstance(content, dict) and content.get("format") == checkpoint.FORMAT
 
 
 def create_segmenter(
@@ -165,8 +177,3 @@ def create_segmenter(
 def segmenters() -> list[str]:
     """The models that give masks."""
     return [name for name in list_models() if "segmenter" in method_config(name)]
-
-
-def precision_dtype(precision: Literal["fp32", "bf16", "fp16"]) -> torch.dtype:
-    """torch's dtype of a precision by its short name."""
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]

@@ -1,14 +1,15 @@
-"""Where the yaml files are, and how a run's configuration is put together from them, a checkpoint and the command line."""
+"""Where the yaml files are, and how a run's configuration comes from them, a checkpoint and arguments."""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from vosssl.engine import checkpoint
 
@@ -59,8 +60,8 @@ def chosen(arguments: Sequence[str], key: str) -> str | None:
 def offer_saved_config(arguments: Sequence[str]) -> list[str]:
     """With `resume=` on the command line, makes the checkpoint's own configuration the base of this run.
 
-    The saved method, data and recipe become the option `from_checkpoint` of their groups, so that everything else
-    on the command line overrides them under Hydra's usual checks.
+    The saved method, data and recipe become the option `from_checkpoint` of their groups, so that everything
+    else on the command line overrides them under Hydra's usual checks.
 
     Args:
         arguments: the command line.
@@ -81,7 +82,9 @@ def offer_saved_config(arguments: Sequence[str]) -> list[str]:
     extra = []
     for group, node in (("method", saved.get("method")), ("data", saved.get("data")), ("hparam", recipe)):
         if node and chosen(arguments, group) is None:
-            store.store(group=group, name=SAVED, node=node, package="_global_" if group == "hparam" else group)
+            store.store(
+                group=group, name=SAVED, node=node, package="_global_" if group == "hparam" else group
+            )
             extra.append(f"{group}={SAVED}")
     if saved.get("exp_name") and chosen(arguments, "exp_name") is None:
         extra.append(f"exp_name={saved['exp_name']}")
@@ -89,19 +92,26 @@ def offer_saved_config(arguments: Sequence[str]) -> list[str]:
 
 
 def _refuse_interpolation(node: Any, path: str) -> None:
-    """A saved configuration is plain values; `${…}` in one would be evaluated on this machine."""
+    """Saved values are plain: `${…}` would be evaluated on this machine; only `${data.…}` is let through."""
     if isinstance(node, Mapping):
         for value in node.values():
             _refuse_interpolation(value, path)
     elif isinstance(node, list):
         for value in node:
             _refuse_interpolation(value, path)
-    elif isinstance(node, str) and "${" in node:
-        raise ValueError(f"the configuration inside {path} holds {node!r}, expected plain values; not loaded")
+    elif isinstance(node, str) and "${" in node and not re.fullmatch(r"\$\{data\.\w+\}", node):
+        raise ValueError(f"the configuration in {path} holds {node!r}, expected plain values; not loaded")
 
 
-def plain(config: Any) -> dict[str, Any]:
-    """A composed configuration as nested dicts, lists and scalars: what a checkpoint stores."""
+def plain(config: DictConfig) -> dict[str, Any]:
+    """A composed configuration as nested dicts, lists and scalars: what a checkpoint stores.
+
+    Only the data keep their references to `data.root` and the like, so that a checkpoint can be used where the
+    data are somewhere else.
+    """
     container = OmegaConf.to_container(config, resolve=True)
     assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}
+    values = {str(key): value for key, value in container.items()}
+    if config.get("data"):
+        values["data"] = OmegaConf.to_container(config.data, resolve=False)
+    return values

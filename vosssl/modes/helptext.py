@@ -1,4 +1,4 @@
-"""What `python -m vosssl` prints: what there is, with examples; and the one-line explanation of a wrong command line."""
+"""What `python -m vosssl` prints: what there is, with examples; and one line for a wrong command line."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ vosssl: learn objects in video without labels, beside supervised baselines, unde
 
 modes
   train      learn a model, then evaluate it          mode=train hparam=slots
-  eval       score a model on labelled video          mode=eval resume=runs/slots/TIME/last.ckpt data=davis16 data.root=DAVIS
+  eval       score a model on labelled video          mode=eval resume=… data=davis16 data.root=DAVIS
   predict    label a video, a folder or a camera      mode=predict resume=… predict.source=video.mp4
   inspect    slots and masks as one HTML page         mode=inspect resume=…
   help       this text; `mode=help hparam=slots` shows one recipe
 
 examples
-  python -m vosssl mode=train hparam=slots                                    # generated video, no download, CPU or GPU, 10 minutes
-  python -m vosssl mode=train hparam=slots seed=1 train.batch_size=32         # any key can be set
-  python -m vosssl --multirun mode=train hparam=slots seed=0,1,2              # a sweep: one run each
-  python -m vosssl mode=train resume=runs/slots/TIME/last.ckpt                # go on after Ctrl-C, a crash or a kill
+  python -m vosssl mode=train hparam=slots                             # no download, CPU or GPU, 10 minutes
+  python -m vosssl mode=train hparam=slots seed=1 train.batch_size=32  # any key can be set
+  python -m vosssl --multirun mode=train hparam=slots seed=0,1,2       # a sweep: one run each
+  python -m vosssl mode=train resume=runs/slots/TIME/last.ckpt         # go on after Ctrl-C or a kill
   python -m vosssl mode=eval resume=… data=davis16 data.root=DAVIS evaluate.task=lock_on
   torchrun --nproc-per-node 4 -m vosssl mode=train hparam=slotcontrast_movi_c data.root=MOVI
 
@@ -42,11 +42,7 @@ keys every mode understands (cfg/main.yaml)
 
 
 def guide(arguments: Sequence[str] = ()) -> str:
-    """The guide, or with `hparam=` / `method=` / `data=` on the command line, that yaml file with its comments.
-
-    Raises:
-        ValueError: the file asked for does not exist.
-    """
+    """The guide, or with `hparam=`, `method=` or `data=` on the command line, that yaml with its comments."""
     for group in ("hparam", "method", "data"):
         for key, value in map(split_override, arguments):
             if key == group:
@@ -54,17 +50,13 @@ def guide(arguments: Sequence[str] = ()) -> str:
                     return f"there is no {group}={value}{closest(value, options(group))}\n"
                 return (config_dir() / group / f"{value}.yaml").read_text()
     main = OmegaConf.load(config_dir() / "main.yaml")
-    keys = [f"{key}={value}" for key, value in main.items() if not isinstance(value, dict | list) and _scalar(value)]
+    keys = [f"{key!s}={value}" for key, value in main.items() if not OmegaConf.is_config(value)]
     return _GUIDE.format(
         recipes="".join(f"  {name:<24}{_first_comment('hparam', name)}\n" for name in options("hparam")),
         models=_columns(options("method")),
         datasets=_columns(options("data")),
         keys=_columns([key.replace("=None", "=null") for key in keys if not key.startswith("mode")]),
     )
-
-
-def _scalar(value: object) -> bool:
-    return value is None or isinstance(value, str | int | float | bool)
 
 
 def _first_comment(group: str, name: str) -> str:
@@ -107,8 +99,7 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
     if key:
         name = full[1] if full else key[1]
         return f"there is no key {name!r}{closest(name, known_keys(overrides))}"
-    first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
-    return first
+    return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
 
 
 def known_keys(overrides: Sequence[str]) -> list[str]:

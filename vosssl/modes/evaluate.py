@@ -1,0 +1,139 @@
+"""mode=eval: scores a model on labelled video, beside trivial baselines; also what training validates."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from vosssl.data.video import Video
+from vosssl.engine.evaluator import LabelVideo, evaluate_discovery, evaluate_lock_on
+from vosssl.engine.interfaces import FitResult
+from vosssl.engine.report import Comparison, Report
+from vosssl.modes import pictures
+from vosssl.modes.build import build
+from vosssl.modes.session import Session, data_of, network_of, segmenter_of, start
+from vosssl.propagation.segmenter import VideoSegmenter
+from vosssl.propagation.slot_tracking import SlotTracker
+
+log = logging.getLogger(__name__)
+VALIDATED = ("video/fg_ari", "video/ari", "video/mbo", "image/fg_ari", "image/mbo")
+
+
+def run(cfg: DictConfig) -> None:
+    """Scores the model on the data's evaluation videos and prints the table."""
+    session = start(cfg)
+    network = None
+    if "network" in (cfg.get("method") or {}):
+        network = network_of(cfg, session, weights=cfg.resume or cfg.method.get("weights"))
+    score_and_report(cfg, session, network)
+    log.info("report      %s", session.folder / "report.json")
+
+
+def score_and_report(
+    cfg: DictConfig, session: Session, network: nn.Module | None, *, training: FitResult | None = None
+) -> Comparison:
+    """Scores model and floors, prints the table, and writes report.json and scores.csv.
+
+    Args:
+        cfg: the composed configuration.
+        session: the run.
+        network: the method's network; None for methods without one.
+        training: what the trainer did, for the report.
+
+    Returns:
+        The comparison.
+    """
+    videos = videos_of(cfg)
+    segmenter = segmenter_of(cfg, session, network=network)
+    report = evaluated(cfg, segmenter, videos)
+    baselines = floors_of(cfg, session, network, segmenter) if cfg.floors else {}
+    facts = {"evaluation": dict(report.facts)}
+    if training is not None:
+        facts["training"] = asdict(training)
+    comparison = Comparison(
+        name=str(cfg.method.name),
+        model=report,
+        floors={name: evaluated(cfg, floor, videos) for name, floor in baselines.items()},
+        facts=facts,
+    )
+    comparison.to_json(session.folder / "report.json")
+    report.to_csv(session.folder / "scores.csv")
+    if len(report.videos) <= 50 and cfg.mode == "eval":
+        log.info("%s\n", report.table())
+    alarms = "".join(f"\ncollapse alarm: {alarm}" for alarm in (training.alarms if training else ()))
+    log.info("%s%s\n", comparison.table(), alarms)
+    return comparison
+
+
+def evaluated(cfg: DictConfig, segmenter: VideoSegmenter | LabelVideo, videos: Sequence[Video]) -> Report:
+    """One model or floor on the videos, by the task that was asked for.
+
+    Raises:
+        ValueError: an unknown task.
+    """
+    task, limits = cfg.evaluate.task, {"frames": cfg.evaluate.frames}
+    if task == "discovery":
+        return evaluate_discovery(segmenter, videos, **limits)
+    if task == "lock_on" and isinstance(segmenter, VideoSegmenter):
+        return evaluate_lock_on(segmenter, videos, protocol=cfg.evaluate.protocol or "davis17-val", **limits)
+    raise ValueError(f"evaluate.task is {task!r}, expected discovery or lock_on")
+
+
+def floors_of(
+    cfg: DictConfig, session: Session, network: nn.Module | None, segmenter: VideoSegmenter
+) -> dict[str, LabelVideo]:
+    """The trivial baselines: as many clusters as the model has slots, and on its own features if it has any.
+
+    Methods that are told the objects are compared with nothing: a floor takes no prompt.
+    """
+    if cfg.evaluate.task != "discovery":
+        return {}
+    clusters = getattr(segmenter, "num_slots", None) or getattr(network, "num_slots", 7)
+    encode = getattr(network, "encode", None)
+    return build(cfg.floors, clusters=clusters, encode=encode, size=segmenter.size, device=session.device)
+
+
+def videos_of(cfg: DictConfig, *, limit: int | None = None) -> list[Video]:
+    """The evaluation videos of the data, lazily read; at most `evaluate.limit` of them."""
+    limit = cfg.evaluate.limit if limit is None else limit
+    return list(islice(data_of(cfg, "val").videos(), limit))
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What the trainer's validation looks at: a few evaluation videos.
+
+    Attributes:
+        cfg: the composed configuration.
+        session: the run.
+        videos: the first `train.validation_clips` evaluation videos.
+    """
+
+    cfg: DictConfig
+    session: Session
+    videos: list[Video]
+
+    @classmethod
+    def of(cls, cfg: DictConfig, session: Session) -> Validation | None:
+        """None for methods that give no masks and data without evaluation videos."""
+        if "segmenter" not in cfg.method or not cfg.data.get("val") or not cfg.train.validate_every:
+            return None
+        return cls(cfg, session, videos_of(cfg, limit=cfg.train.validation_clips))
+
+    def scores(self, network: nn.Module, step: int) -> Mapping[str, float]:
+        """Discovery scores of the present network."""
+        segmenter = segmenter_of(self.cfg, self.session, network=network, frozen=False)
+        report = evaluate_discovery(segmenter, self.videos, progress=False)
+        return {name: value for name, value in report.means().items() if name in VALIDATED}
+
+    def images(self, network: nn.Module, step: int) -> Mapping[str, Tensor]:
+        """Slot masks and attention of two clips over time."""
+        segmenter = segmenter_of(self.cfg, self.session, network=network, frozen=False)
+        if not isinstance(segmenter, SlotTracker):
+            return {}
+        return {f"clip/{video.name}": pictures.slots_over_time(segmenter, video) for video in self.videos[:2]}

@@ -1,0 +1,103 @@
+"""mode=inspect: slots and masks of a model on its evaluation videos, as one HTML page and a contact sheet."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
+
+from vosssl.clip import Clip
+from vosssl.data.io import write_image
+from vosssl.data.video import clip_video
+from vosssl.engine.drawing import contact_sheet
+from vosssl.engine.evaluator import LabelVideo, evaluate_discovery
+from vosssl.engine.inspect_page import SummaryRow, write_inspect_page
+from vosssl.engine.inspected_clip import InspectedClip
+from vosssl.engine.report import COMPARISON_COLUMNS
+from vosssl.metrics.ari import image_fg_ari
+from vosssl.modes.evaluate import videos_of
+from vosssl.modes.pictures import watched
+from vosssl.modes.session import segmenter_of, start
+from vosssl.propagation.slot_tracking import SlotTracker
+
+log = logging.getLogger(__name__)
+SHEET_CLIPS = 8
+
+
+def run(cfg: DictConfig) -> None:
+    """Writes inspect.html and inspect.png into a new run folder.
+
+    Raises:
+        ValueError: the model has no slots to look at.
+    """
+    session = start(cfg)
+    segmenter = segmenter_of(cfg, session)
+    if not isinstance(segmenter, SlotTracker):
+        raise ValueError(f"{cfg.method.name} has no slots to look at; mode=predict draws its masks")
+    videos = videos_of(cfg, limit=cfg.inspect.clips)
+    sheet: list[InspectedClip] = []
+
+    def clips() -> Iterator[InspectedClip]:
+        for video in tqdm(videos, desc="inspect", unit="clip", leave=False):
+            clip = measured(watched(segmenter, video, frames=cfg.inspect.frames))
+            if len(sheet) < SHEET_CLIPS:
+                sheet.append(clip)
+            yield clip
+
+    rows, alarms = run_summary(cfg)
+    page = write_inspect_page(
+        session.folder / "inspect.html",
+        clips(),
+        title=f"{cfg.method.name} on {cfg.data.name}",
+        summary_rows=rows,
+        alarms=alarms,
+        config_text=OmegaConf.to_yaml(OmegaConf.create(session.config)),
+    )
+    write_image(session.folder / "inspect.png", contact_sheet(sheet))
+    log.info("page        %s", page)
+    log.info("sheet       %s", session.folder / "inspect.png")
+
+
+def run_summary(cfg: DictConfig) -> tuple[list[SummaryRow], list[str]]:
+    """The table and the alarms of the run that the checkpoint belongs to, where its report is beside it."""
+    report = Path(cfg.resume).parent / "report.json" if cfg.resume else None
+    if report is None or not report.is_file():
+        return [], []
+    content: dict[str, Any] = json.loads(report.read_text())
+    named = {content["name"]: content["model"], **content["floors"]}
+    rows: list[SummaryRow] = [
+        (name, {metric: values[metric] for metric in COMPARISON_COLUMNS if values.get(metric) is not None})
+        for name, values in named.items()
+    ]
+    return rows, list(content.get("training", {}).get("alarms", ()))
+
+
+def measured(clip: InspectedClip) -> InspectedClip:
+    """The clip with its scores, in all and over time, where it has truth."""
+    if clip.truth is None:
+        return clip
+    video = clip_video(Clip(clip.name, clip.frames, labels=clip.truth, labelled=clip.labelled))
+    replay: LabelVideo = lambda frames: zip(frames, clip.predicted, strict=True)  # noqa: E731
+    report = evaluate_discovery(replay, [video], progress=False)
+    per_frame: dict[str, list[float]] = {"FG-ARI": image_fg_ari(clip.predicted, clip.truth).tolist()}
+    for metric in ("J", "F"):
+        curves = [dict(zip(c.frames, c.values, strict=True)) for c in report.curves if c.metric == metric]
+        per_frame[metric] = [
+            fmean(values) if (values := [curve[name] for curve in curves if name in curve]) else math.nan
+            for name in video.frame_names
+        ]
+    if clip.labelled is not None:
+        per_frame = {
+            metric: [value if known else math.nan for value, known in zip(values, clip.labelled, strict=True)]
+            for metric, values in per_frame.items()
+        }
+    means = {name: value for name, value in report.means().items() if name in COMPARISON_COLUMNS}
+    return replace(clip, metrics=means, frame_metrics=per_frame)

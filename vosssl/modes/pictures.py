@@ -1,0 +1,74 @@
+"""What is looked at while a slot network trains and afterwards: clips, masks, and signs of collapse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import islice
+
+import torch
+from torch import Tensor, nn
+
+from vosssl.clip import Batch, Frame
+from vosssl.data.video import Video
+from vosssl.engine.drawing import slot_grid
+from vosssl.engine.inspected_clip import InspectedClip
+from vosssl.layers.slot_network import SlotTrace
+from vosssl.losses.collapse import collapse_alarms, collapse_measures
+from vosssl.propagation.slot_tracking import SlotTracker
+
+
+def finds_slots(network: nn.Module) -> bool:
+    """Whether a network is a slot network, so that it can be looked at as one."""
+    return hasattr(network, "initial_slots")
+
+
+def collapse_monitor(network: nn.Module, batch: Batch, step: int) -> Mapping[str, float]:
+    """The trainer's monitor of slot networks: slot usage, attention entropy, duplicates in a batch.
+
+    Returns:
+        Measures under `collapse/…`, and `alarm/…` above 0 where one says that the run has collapsed.
+    """
+    trace: SlotTrace = network(batch.frames, seeds=batch.seeds, features=batch.features or None)
+    measures = collapse_measures(trace.slots, trace.masks, trace.attention)
+    values = {f"collapse/{name}": float(value) for name, value in measures.items()}
+    return values | {f"alarm/{text}": 1.0 for text in collapse_alarms(measures)}
+
+
+def watched(segmenter: SlotTracker, video: Video, *, frames: int | None = None) -> InspectedClip:
+    """Runs a slot tracker over a video and keeps everything worth looking at.
+
+    Args:
+        segmenter: discovers with slots.
+        video: with or without truth.
+        frames: only the first so many.
+
+    Returns:
+        The clip, its pictures at the size of the video, without metrics.
+    """
+    seen: list[Frame] = []
+    predicted, masks, attention = [], [], []
+    segmenter.reset()
+    for frame in islice(video, frames):
+        predicted.append(segmenter.step(frame.image))
+        masks.append(segmenter.masks.float().cpu())
+        attention.append(segmenter.attention.float().cpu())
+        seen.append(frame)
+    blank = torch.zeros_like(predicted[0])
+    truth = [blank if frame.labels is None else frame.labels for frame in seen]
+    labelled = torch.tensor([frame.labels is not None for frame in seen])
+    return InspectedClip(
+        name=video.name,
+        frames=torch.stack([frame.image for frame in seen]),
+        predicted=torch.stack(predicted),
+        truth=torch.stack(truth) if labelled.any() else None,
+        labelled=labelled,
+        masks=torch.stack(masks),
+        attention=torch.stack(attention),
+    )
+
+
+def slots_over_time(segmenter: SlotTracker, video: Video, *, frames: int = 16) -> Tensor:
+    """(3, H, W) uint8 picture of the slots on a video's first frames, for TensorBoard."""
+    clip = watched(segmenter, video, frames=frames)
+    assert clip.masks is not None
+    return slot_grid(clip.frames, clip.masks, attention=clip.attention, truth=clip.truth)

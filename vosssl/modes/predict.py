@@ -1,0 +1,132 @@
+"""mode=predict: labels any video, folder of frames or camera: label PNGs, an overlay video and a report."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+from tqdm import tqdm
+
+from vosssl.clip import Frame
+from vosssl.data.files import atomic_write
+from vosssl.data.io import VideoWriter, read_labels, write_labels
+from vosssl.data.video import Video, open_video
+from vosssl.engine.drawing import overlay
+from vosssl.modes.session import segmenter_of, start
+from vosssl.propagation.segmenter import VideoSegmenter
+
+log = logging.getLogger(__name__)
+EXAMPLES = "a video file, a folder of frames, or a camera's number: predict.source=video.mp4"
+
+
+def run(cfg: DictConfig) -> None:
+    """Labels `predict.source` frame by frame with bounded memory; Ctrl-C keeps what is done.
+
+    Raises:
+        ValueError, FileNotFoundError: no source, or one that cannot be read.
+    """
+    if cfg.predict.source is None:
+        raise ValueError(f"mode=predict needs {EXAMPLES}")
+    video = open_video(cfg.predict.source)
+    session = start(cfg)
+    segmenter = segmenter_of(cfg, session)
+    if cfg.predict.size is not None:
+        segmenter.size = cfg.predict.size
+    prompt = None if cfg.predict.prompt is None else read_labels(cfg.predict.prompt)
+    summary = predict(
+        segmenter,
+        video,
+        session.folder,
+        prompt=prompt,
+        limit=cfg.predict.limit,
+        with_overlay=cfg.predict.overlay,
+    )
+    with atomic_write(session.folder / "report.json") as path:
+        path.write_text(json.dumps(summary, indent=2))
+    log.info("%(frames)d frames, %(frames_per_second).1f frames/s with reading and writing", summary)
+    log.info("labels      %s", session.folder / "labels" / video.name)
+    if cfg.predict.overlay:
+        log.info("overlay     %s", session.folder / f"{video.name}.mp4")
+    log.info("report      %s", session.folder / "report.json")
+
+
+def predict(
+    segmenter: VideoSegmenter,
+    video: Video,
+    folder: Path,
+    *,
+    prompt: Tensor | None = None,
+    limit: int | None = None,
+    with_overlay: bool = True,
+) -> dict[str, Any]:
+    """Segments one video online and writes what it finds.
+
+    Args:
+        segmenter: any model.
+        video: where frames come from.
+        folder: gets `labels/<name>/<frame>.png` and `<name>.mp4`.
+        prompt: (H, W) uint8 ids of the first frame, or None to discover.
+        limit: only the first so many frames.
+        with_overlay: whether to write the video with labels over it.
+
+    Returns:
+        The report: frames, speed, and for each object its number of frames and mean area in [0, 1].
+    """
+    segmenter.reset()
+    areas: dict[int, list[float]] = {}
+    labels_folder = folder / "labels" / video.name
+    labels_folder.mkdir(parents=True, exist_ok=True)
+    count, began = 0, time.perf_counter()
+    with ExitStack() as stack:
+        writer = None
+        if with_overlay:
+            writer = stack.enter_context(
+                VideoWriter(folder / f"{video.name}.mp4", fps=getattr(video, "fps", 0.0) or 25.0)
+            )
+        try:
+            for frame in limited(video, limit):
+                labels = segmenter.step(frame.image, prompt if count == 0 else None)
+                write_labels(labels_folder / f"{frame.name}.png", labels)
+                if writer is not None:
+                    writer.write(overlay(frame.image, labels))
+                for identity, pixels in zip(*torch.unique(labels, return_counts=True), strict=True):
+                    if identity:
+                        areas.setdefault(int(identity), []).append(int(pixels) / labels.numel())
+                count += 1
+        except KeyboardInterrupt:
+            log.warning("stopped after %d frames; they are kept", count)
+    if count == 0:
+        raise ValueError(f"{video.name} gave no frame; give {EXAMPLES}")
+    return {
+        "video": video.name,
+        "frames": count,
+        "frames_per_second": count / (time.perf_counter() - began),
+        "objects": {
+            str(identity): {"frames": len(shares), "mean_area": sum(shares) / len(shares)}
+            for identity, shares in sorted(areas.items())
+        },
+    }
+
+
+def limited(video: Video, limit: int | None) -> Iterator[Frame]:
+    """The frames of a video, at most `limit`, with a progress bar; a camera's length is unknown."""
+    try:
+        total: int | None = len(video)
+    except TypeError:
+        total = None
+    if limit is not None:
+        total = limit if total is None else min(limit, total)
+    with tqdm(total=total, unit="frame", desc=video.name) as bar:
+        for index, frame in enumerate(video):
+            if limit is not None and index >= limit:
+                return
+            yield frame
+            bar.update()

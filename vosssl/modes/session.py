@@ -1,0 +1,185 @@
+"""What every mode begins with: the run's folder and log, its device, and the objects its yaml describes."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from vosssl.engine.distributed import World, resolve_device
+from vosssl.engine.rng import seed_everything
+from vosssl.modes.build import build, load_network
+from vosssl.modes.config import SAVED, closest, options, plain
+from vosssl.propagation.segmenter import VideoSegmenter
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Session:
+    """One run of one mode.
+
+    Attributes:
+        config: the composed configuration as plain values, as checkpoints store it.
+        folder: where the run writes; `runs/<exp_name>/<time>`.
+        world: the processes of the run and this one's device.
+    """
+
+    config: dict[str, Any]
+    folder: Path
+    world: World
+
+    @property
+    def device(self) -> torch.device:
+        """Where networks live."""
+        return self.world.device
+
+
+def start(cfg: DictConfig, *, folder: Path | None = None, world: World | None = None) -> Session:
+    """Makes the run's folder with its composed configuration and log, seeds everything, chooses the device.
+
+    Args:
+        cfg: the composed configuration.
+        folder: go on in this folder instead of a new one.
+        world: the processes that torchrun started; None for this one alone.
+
+    Returns:
+        The session.
+    """
+    world = world or World(device=resolve_device(cfg.device))
+    if cfg.threads:
+        torch.set_num_threads(cfg.threads)
+    torch.set_float32_matmul_precision("high")
+    seed_everything(cfg.seed)
+    config = plain(cfg)
+    config["exp_name"] = experiment_name(cfg)
+    folder = folder or _new_folder(cfg)
+    if world.is_main:
+        folder.mkdir(parents=True, exist_ok=True)
+        name = "config.yaml" if cfg.mode == "train" else f"config_{cfg.mode}.yaml"
+        (folder / name).write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
+    _open_log(folder if world.is_main else None, verbose=cfg.verbose)
+    log.info("%s on %s, writing to %s", cfg.mode, world.device, folder.resolve())
+    return Session(config, folder, world)
+
+
+def experiment_name(cfg: DictConfig) -> str:
+    """The user's exp_name, else the recipe's or the model's name, else the mode."""
+    choices = HydraConfig.get().runtime.choices
+    for name in (cfg.exp_name, choices.get("hparam"), choices.get("method")):
+        if name and name != SAVED:
+            return str(name)
+    return str((cfg.get("method") or {}).get("name") or cfg.mode)
+
+
+def _new_folder(cfg: DictConfig) -> Path:
+    """runs/<exp_name>/<time>, or the numbered folder of a sweep; never one that exists already."""
+    hydra = HydraConfig.get()
+    if hydra.mode == RunMode.MULTIRUN:
+        return Path(hydra.runtime.output_dir)
+    folder = Path(cfg.out) / experiment_name(cfg) / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    attempt, free = 1, folder
+    while free.exists():
+        attempt += 1
+        free = folder.with_name(f"{folder.name}-{attempt}")
+    return free
+
+
+def _open_log(folder: Path | None, *, verbose: bool) -> None:
+    """Messages to the terminal (short) and to log.txt in the run's folder (with times)."""
+    root = logging.getLogger("vosssl")
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+        handler.close()
+    root.setLevel(logging.DEBUG if verbose else logging.INFO if folder else logging.WARNING)
+    root.propagate = False
+    if folder is not None:
+        terminal = logging.StreamHandler()
+        terminal.setFormatter(logging.Formatter("%(message)s"))
+        terminal.addFilter(lambda record: verbose or not _is_routine(record))
+        root.addHandler(terminal)
+        file = logging.FileHandler(folder / "log.txt")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        root.addHandler(file)
+
+
+def _is_routine(record: logging.LogRecord) -> bool:
+    """The trainer's line per so many steps: the progress bar shows the same, log.txt keeps it."""
+    return record.name == "vosssl.engine.trainer" and record.levelno <= logging.INFO
+
+
+def require(cfg: DictConfig, group: str, *, why: str) -> DictConfig:
+    """A configuration group that a mode cannot do without.
+
+    Raises:
+        ValueError: it was not chosen; says what to type.
+    """
+    node = cfg.get(group)
+    if not node:
+        raise ValueError(f"{why} needs {group}=…{closest('', options(group))}")
+    return node
+
+
+def network_of(cfg: DictConfig, session: Session, *, weights: str | None = None) -> nn.Module:
+    """The method's network on the session's device.
+
+    Args:
+        cfg: the composed configuration.
+        session: the run.
+        weights: a checkpoint of ours, an official one, or a known name; None for fresh weights.
+
+    Returns:
+        The network.
+    """
+    method = require(cfg, "method", why=f"mode={cfg.mode}")
+    if "network" not in method:
+        raise ValueError(f"{method.name} has nothing to train; choose another method=")
+    network: nn.Module = build(method.network, trusted_only=from_checkpoint("method"))
+    if weights:
+        load_network(network, weights)
+    return network.to(session.device)
+
+
+def segmenter_of(
+    cfg: DictConfig, session: Session, *, network: nn.Module | None = None, frozen: bool = True
+) -> VideoSegmenter:
+    """The method's segmenter around its network; methods without a network (copy-first-mask) have none.
+
+    Args:
+        cfg: the composed configuration.
+        session: the run.
+        network: the method's network; None constructs it with the weights of the run.
+        frozen: whether the network is put into evaluation mode for good; False leaves that to a trainer.
+    """
+    method = require(cfg, "method", why=f"mode={cfg.mode}")
+    if "segmenter" not in method:
+        raise ValueError(f"{method.name} gives features, not masks: it cannot segment a video")
+    trusted_only = from_checkpoint("method")
+    if "network" not in method:
+        return build(method.segmenter, trusted_only=trusted_only)
+    if network is None:
+        network = network_of(cfg, session, weights=cfg.resume or method.get("weights"))
+    if frozen:
+        network.eval().requires_grad_(False)
+    return build(method.segmenter, trusted_only=trusted_only, network=network)
+
+
+def data_of(cfg: DictConfig, split: str) -> Any:
+    """The training clips (`train`) or the evaluation videos (`val`) of the chosen data."""
+    data = require(cfg, "data", why=f"mode={cfg.mode}")
+    if split not in data:
+        raise ValueError(f"data={data.get('name')} has no {split!r} part; it has {', '.join(map(str, data))}")
+    return build(data[split], trusted_only=from_checkpoint("data"))
+
+
+def from_checkpoint(group: str) -> bool:
+    """Whether a group's configuration came inside the checkpoint, and may construct only what we trust."""
+    return HydraConfig.get().runtime.choices.get(group) == SAVED

@@ -1,0 +1,159 @@
+"""mode=train: learn a model, stage after stage, then evaluate it beside the trivial baselines."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig, open_dict
+from torch import nn
+
+from vosssl.data.sampling import ClipLoader
+from vosssl.engine import distributed
+from vosssl.engine.interrupt import TrainingStoppedError
+from vosssl.engine.logs import NonFiniteLossError
+from vosssl.engine.trainer import FitResult, Trainer
+from vosssl.modes import evaluate, pictures
+from vosssl.modes.build import build
+from vosssl.modes.session import Session, data_of, from_checkpoint, network_of, require, start
+
+log = logging.getLogger(__name__)
+
+
+def run(cfg: DictConfig) -> None:
+    """Trains the method on the data, evaluates it, and says what came out and what to type next.
+
+    Raises:
+        ValueError: the recipe is not complete, or a loss was not finite (names the clips).
+    """
+    require(cfg, "method", why="mode=train")
+    if "objective" not in cfg.method:
+        raise ValueError(f"{cfg.method.name} has nothing to learn; recipes: python -m vosssl mode=help")
+    with distributed.process_group(cfg.device) as world:
+        session = start(cfg, folder=Path(cfg.resume).parent if cfg.resume else None, world=world)
+        if cfg.first_stage and not cfg.resume:
+            train_first_stage(cfg, session)
+        network = network_of(cfg, session, weights=None if cfg.resume else cfg.method.get("weights"))
+        result = fit(cfg, session, network)
+        if world.is_main:
+            finish(cfg, session, network, result)
+
+
+def fit(cfg: DictConfig, session: Session, network: nn.Module) -> FitResult:
+    """Runs the trainer to its end.
+
+    Returns:
+        What the trainer did; `network` then holds the averaged weights where there is an average.
+
+    Raises:
+        KeyboardInterrupt: training was stopped; the message says how to go on.
+        ValueError: a loss was not finite.
+    """
+    trainer = trainer_of(cfg, session, network)
+    if cfg.resume:
+        trainer.resume(cfg.resume)
+    try:
+        result = trainer.fit()
+    except TrainingStoppedError as stopped:
+        raise KeyboardInterrupt(
+            f"stopped at step {stopped.step}, everything is saved; go on with\n"
+            f"  python -m vosssl mode=train resume={stopped.checkpoint}"
+        ) from None
+    except NonFiniteLossError as error:
+        raise ValueError(str(error)) from None
+    if trainer.average is not None:
+        network.load_state_dict(trainer.evaluated_network.state_dict())
+    return result
+
+
+def trainer_of(cfg: DictConfig, session: Session, network: nn.Module) -> Trainer:
+    """The trainer that a recipe describes.
+
+    Args:
+        cfg: the composed configuration.
+        session: the run.
+        network: on any device.
+
+    Returns:
+        The trainer, at step 0.
+    """
+    settings, world = cfg.train, session.world
+    trusted = from_checkpoint("hparam")
+    weights = [weight for weight in network.parameters() if weight.requires_grad]
+    loader = ClipLoader(
+        data_of(cfg, "train"),
+        batch_size=settings.batch_size,
+        seed=cfg.seed,
+        workers=settings.workers,
+        rank=world.rank,
+        world=world.size,
+    )
+    watch = evaluate.Validation.of(cfg, session)
+    return Trainer(
+        network,
+        build(cfg.method.objective, trusted_only=from_checkpoint("method")),
+        loader,
+        build(cfg.optimizer, trusted_only=trusted, params=weights),
+        build(cfg.schedule, trusted_only=trusted) if cfg.schedule else None,
+        steps=settings.steps,
+        run_dir=session.folder,
+        precision=settings.precision,
+        accumulate=settings.accumulate,
+        clip_norm=settings.clip_norm,
+        ema=settings.ema,
+        compile=settings.compile,
+        max_seconds=settings.max_seconds,
+        validate=watch.scores if watch else None,
+        validate_every=settings.validate_every,
+        images=watch.images if watch else None,
+        monitors=[pictures.collapse_monitor] if pictures.finds_slots(network) else [],
+        monitor_every=settings.monitor_every,
+        log_every=settings.log_every,
+        save_every=settings.save_every,
+        best_metric=settings.best_metric if watch else None,
+        best_mode=settings.best_mode,
+        config=session.config,
+        world=world,
+    )
+
+
+def finish(cfg: DictConfig, session: Session, network: nn.Module, result: FitResult) -> None:
+    """Evaluates the trained network, prints the table, and says where things are and what to type next."""
+    log.info(
+        "trained %d steps in %.0f s: %.3g clips/s, %.0f%% of the time waiting for data, %.2f GB at most",
+        result.steps,
+        result.seconds,
+        result.clips_per_second,
+        100 * result.data_wait_share,
+        result.peak_memory_bytes / 1e9,
+    )
+    for alarm in result.alarms:
+        log.warning("collapse alarm: %s", alarm)
+    checkpoint = session.folder / "last.ckpt"
+    if "segmenter" in cfg.method and (cfg.get("data") or {}).get("val"):
+        evaluate.score_and_report(cfg, session, network, training=result)
+        log.info("report      %s", session.folder / "report.json")
+    log.info("checkpoint  %s", checkpoint)
+    if "segmenter" in cfg.method:
+        log.info("next        python -m vosssl mode=inspect resume=%s", checkpoint)
+        log.info("            python -m vosssl mode=predict resume=%s predict.source=VIDEO", checkpoint)
+
+
+def train_first_stage(cfg: DictConfig, session: Session) -> None:
+    """Trains the recipe that this one builds on, and hands its checkpoint to the method's network.
+
+    The recipe's own settings hold for it, with this run's seed, device and threads; it writes to a folder of
+    its own inside this run's.
+    """
+    overrides = ["mode=train", f"hparam={cfg.first_stage}", f"seed={cfg.seed}", f"device={cfg.device}"]
+    overrides += [f"threads={cfg.threads or 'null'}", f"verbose={cfg.verbose}"]
+    stage = hydra.compose("main", overrides=overrides)
+    log.info("first stage: %s", cfg.first_stage)
+    inner = start(stage, folder=session.folder / str(cfg.first_stage), world=session.world)
+    network = network_of(stage, inner)
+    fit(stage, inner, network)
+    with open_dict(cfg):
+        cfg.method.network.features = str(inner.folder / "last.ckpt")
+    session.config["method"]["network"]["features"] = cfg.method.network.features
+    start(cfg, folder=session.folder, world=session.world)
