@@ -155,6 +155,8 @@ def test_a_misplaced_root_is_found_again(root: Path) -> None:
         FolderDataset(root.parent, **DAVIS)
     with pytest.raises(FileNotFoundError, match=r"frames were found in .*: pass images=JPEGImages/480p"):
         FolderDataset(root, images="JPEGImages/1080p", annotations=None)
+    with pytest.raises(ValueError, match=r"480p is no folder of frames.*pass images=JPEGImages/480p"):
+        FolderDataset(root, images="JPEGImages", annotations="Annotations")
     with pytest.raises(FileNotFoundError, match="pass annotations=null for footage without labels"):
         FolderDataset(root, images="JPEGImages/480p", annotations="Masks")
 

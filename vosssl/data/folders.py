@@ -14,6 +14,7 @@ from vosssl.data.listing import (
     contents,
     frame_name,
     frames_below,
+    holds_images,
     image_names,
     label_names,
     natural_order,
@@ -224,6 +225,13 @@ def _chosen_sequences(
             f"{len(missing)} of {len(found)} videos in {split_file} are not in {image_root} (such as "
             f"{missing[0]}; {contents(image_root)}): a partial dataset, or images names the folder of "
             "another resolution"
+        )
+    first = image_root / next(iter(found))
+    deeper = None if holds_images(first) else frames_below(first)
+    if deeper is not None:
+        raise ValueError(
+            f"{first} is no folder of frames, but holds such folders: pass images="
+            f"{deeper.parent.relative_to(root).as_posix()}, and annotations likewise"
         )
     return found
 

@@ -107,7 +107,7 @@ def frames_below(folder: Path, *, depth: int = 4) -> Path | None:
     """The first folder of images at most `depth` levels below, for messages about a misplaced path."""
     subfolders = sorted(entry for entry in islice(folder.iterdir(), 1000) if _may_hold_frames(entry))
     for entry in subfolders:
-        if any(map(_is_image, os.listdir(entry))):
+        if holds_images(entry):
             return entry
     if depth == 1:
         return None
@@ -137,6 +137,11 @@ def labels_beside(path: Path) -> Path | None:
             labels = Path(*parts[:place], _BESIDE[parts[place]], *parts[place + 1 :])
             return labels if path.is_dir() else labels.with_suffix("")
     return None
+
+
+def holds_images(folder: Path) -> bool:
+    """Whether images lie directly in a folder."""
+    return any(map(_is_image, os.listdir(folder)))
 
 
 def _is_image(name: str) -> bool:
