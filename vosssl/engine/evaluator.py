@@ -161,8 +161,9 @@ def evaluate_discovery(
     watch = Stopwatch()
     for video in _with_bar(videos, "evaluate", progress=progress):
         segmentation, matching = SegmentationScorer(video.name), JFScorer(video.name, protocol)
-        truthful = ((f, labels) for f, labels in watch.over(label_video(video)) if f.labels is not None)
-        for (frame, labels), scored in scored_frames(islice(truthful, frames), protocol):
+        labelled = islice(watch.over(label_video(video)), frames)
+        truthful = ((frame, labels) for frame, labels in labelled if frame.labels is not None)
+        for (frame, labels), scored in scored_frames(truthful, protocol):
             assert frame.labels is not None
             labels = labels.to(frame.labels.device)
             if matching.count is None:
