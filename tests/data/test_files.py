@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+from collections import namedtuple
 from pathlib import Path
 
 import pytest
@@ -60,3 +62,12 @@ def test_what_cannot_fit_is_refused_before_it_starts(tmp_path: Path) -> None:
     require_space(tmp_path / "not" / "yet", 10, what="the cache")
     with pytest.raises(OSError, match=r"the cache needs 1000000\.00 GB"):
         require_space(tmp_path, 10**15, what="the cache")
+
+
+def test_a_writer_that_hides_the_reason_is_judged_by_the_space_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(1000, 1000, 0))
+    with pytest.raises(OSError, match="disk full while writing"), atomic_write(tmp_path / "a.txt"):
+        raise RuntimeError("unexpected pos 64 vs 0")  # what torch.save says

@@ -152,7 +152,7 @@ def test_the_palette_is_that_of_davis() -> None:
     assert palette[255].tolist() == [255] * 3
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".avi"])
+@pytest.mark.parametrize("suffix", [".mp4", ".avi", ".webm", ".mkv"])
 def test_a_video_file_is_read_frame_by_frame(tmp_path: Path, suffix: str) -> None:
     with VideoReader(write_video(tmp_path / f"a{suffix}", frames=20)) as reader:
         assert reader.size == (48, 64)
@@ -186,6 +186,22 @@ def test_a_video_that_fails_half_way_leaves_the_old_one(tmp_path: Path) -> None:
         writer.write(torch.zeros(3, 50, 64, dtype=torch.uint8))
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.mp4"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 30])
+def test_short_videos_are_written_whole(tmp_path: Path, count: int) -> None:
+    for suffix in (".mp4", ".webm", ".avi"):
+        with VideoReader(write_video(tmp_path / f"a{suffix}", frames=count)) as reader:
+            assert sum(1 for _ in reader) == count
+
+
+def test_a_video_that_opencv_failed_to_write_is_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(VideoReader, "_open", lambda self: (_ for _ in ()).throw(ValueError("no frame")))
+    with pytest.raises(OSError, match="only 0 of 12 frames could be written"):
+        write_video(tmp_path / "a.mp4")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unknown_video_suffix_and_an_empty_video_are_refused(tmp_path: Path) -> None:

@@ -43,8 +43,9 @@ def atomic_write(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
         if durable and os.name == "posix":
             _flush(path.parent)  # the exchange itself
     except BaseException as error:
+        full = _disk_full(error, path.parent)
         temporary.unlink(missing_ok=True)
-        if _disk_full(error, path.parent):
+        if full:
             kept = "the file that was there is unchanged" if path.exists() else "nothing was written"
             raise OSError(
                 errno.ENOSPC, f"disk full while writing {path}; {kept}; make room and try again"

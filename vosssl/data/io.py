@@ -5,6 +5,7 @@ Frames are (3, H, W) uint8 RGB, label maps (H, W) uint8 ids, everywhere.
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -356,6 +357,7 @@ class VideoWriter:
         self._size: tuple[int, int] | None = None
         self._pending = atomic_write(self.path, durable=False)
         self._writer: cv2.VideoWriter | None = None
+        self._written = 0
 
     def __enter__(self) -> VideoWriter:
         self._temporary = self._pending.__enter__()
@@ -376,6 +378,7 @@ class VideoWriter:
             )
         pixels = frame.flip(0).permute(1, 2, 0).contiguous()  # (3, H, W) RGB -> (H, W, 3) BGR
         self._writer.write(pixels.cpu().numpy())
+        self._written += 1
 
     def __exit__(
         self,
@@ -385,9 +388,22 @@ class VideoWriter:
     ) -> None:
         if self._writer is not None:
             self._writer.release()
-        elif error is None:
-            error = ValueError(f"no frame was written to {self.path}")
-            kind = ValueError
-            self._pending.__exit__(kind, error, None)
-            raise error
+        if error is None:
+            try:
+                self._require_whole()
+            except (OSError, ValueError) as problem:
+                self._pending.__exit__(type(problem), problem, problem.__traceback__)
+                raise
         self._pending.__exit__(kind, error, traceback)
+
+    def _require_whole(self) -> None:
+        """OpenCV does not say when writing failed (a full disk), so the file is opened and its length read."""
+        if self._writer is None:
+            raise ValueError(f"no frame was written to {self.path}")
+        try:
+            with VideoReader(self._temporary) as reader:
+                found = reader.frame_count or 0
+        except ValueError:
+            found = 0
+        if found < 0.9 * self._written:  # headers of some formats count by duration
+            raise OSError(errno.EIO, f"{self.path}: only {found} of {self._written} frames could be written")
