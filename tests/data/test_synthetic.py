@@ -117,6 +117,14 @@ def test_flow_can_be_left_out() -> None:
     assert SyntheticClips(size=16, frames=2, count=1, flow=False)[0].flow is None
 
 
+def test_videos_are_the_clips() -> None:
+    clips = SyntheticClips(size=16, frames=3, count=2, split="val")
+    videos = list(clips.videos())
+    assert len(videos) == 2
+    frames = list(videos[1])
+    assert torch.equal(torch.stack([frame.image for frame in frames]), clips[1].frames)
+
+
 def test_impossible_requests_are_refused() -> None:
     for options in ({"size": 4}, {"frames": 0}, {"objects": (5, 3)}, {"split": "test"}):
         with pytest.raises(ValueError, match="expected"):

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vosssl.clip import Clip
+from vosssl.data.video import Video, clip_video
 
 ANGLE_BINS = 256  # bins of an outline: 0.3 pixels at a radius of 12
 LATTICE = 8  # cells of the noise texture
@@ -195,6 +196,11 @@ class SyntheticClips:
         """Every clip once, in order, made in groups."""
         for start in range(0, self.count, GROUP):
             yield from self.__getitems__(list(range(start, min(start + GROUP, self.count))))
+
+    def videos(self) -> Iterator[Video]:
+        """Every clip once as a video, for evaluation; clips are made in groups as they are asked for."""
+        for clip in self.clips():
+            yield clip_video(clip)
 
     def _make(self, keys: Tensor, names: Sequence[str]) -> list[Clip]:
         surfaces = self.most + 1
