@@ -61,6 +61,23 @@ def test_reading_discs_at_pixels_equals_dilating_the_image(radius: int) -> None:
     assert torch.equal(discs_at(maps, pixels, radius), dilate_disc(maps, radius).flatten(1))
 
 
+@pytest.mark.parametrize("size", [(1, 6), (6, 1), (1, 1), (2, 2), (5, 7)])
+def test_the_boundary_map_follows_its_definition_at_any_size(size: tuple[int, int]) -> None:
+    height, width = size
+    mask = (
+        torch.rand(width, height, generator=torch.Generator().manual_seed(height)).T < 0.5
+    )  # not contiguous
+    expected = torch.zeros(size, dtype=torch.bool)
+    for y in range(height):
+        for x in range(width):
+            down, right = min(y + 1, height - 1), min(x + 1, width - 1)
+            near = [mask[y, right], mask[down, x]]
+            if down > y and right > x:
+                near.append(mask[down, right])
+            expected[y, x] = any(bool(other != mask[y, x]) for other in near)
+    assert torch.equal(boundary_map(mask), expected)
+
+
 def test_masks_survive_packing() -> None:
     labels = torch.randint(0, 12, (9, 13), generator=torch.Generator().manual_seed(0)).byte()
     ids = list(range(1, 12))

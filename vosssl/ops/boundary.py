@@ -88,28 +88,44 @@ def boundary_map(masks: Tensor) -> Tensor:
 
     Source: seg2bmap of Martin et al., PAMI 2004, as the DAVIS toolkit applies it.
     """
-    edges = torch.zeros_like(masks)
-    right = masks[..., :, :-1] ^ masks[..., :, 1:]
-    below = masks[..., :-1, :] ^ masks[..., 1:, :]
-    edges[..., :, :-1] = right
-    edges[..., :-1, :] |= below
-    edges[..., :-1, :-1] |= masks[..., :-1, :-1] ^ masks[..., 1:, 1:]
+    height, width = masks.shape[-2:]
+    edges = torch.empty(masks.shape, dtype=masks.dtype, device=masks.device)
+    if height > 1 and width > 1:  # all at once; what wraps around at the end of a row is overwritten below
+        flat, inner = masks.flatten(-2), height * width - width - 1
+        here = flat[..., :inner]
+        around = here ^ flat[..., 1 : inner + 1]
+        around |= here ^ flat[..., width : inner + width]
+        around |= here ^ flat[..., width + 1 :]
+        edges.flatten(-2)[..., :inner] = around
+    edges[..., :-1, -1] = masks[..., :-1, -1] ^ masks[..., 1:, -1]
+    edges[..., -1, :-1] = masks[..., -1, :-1] ^ masks[..., -1, 1:]
+    edges[..., -1, -1] = 0
     return edges
 
 
 def _row_unions(maps: Tensor, radius: int) -> list[Tensor]:
     """Unions of 1, 2, 4, ... pixels to the right, of maps padded by the radius on all sides.
 
+    Rows lie one after the other, W + 2 r apart, so that shifting is one contiguous operation. Runs that cross
+    the end of a row are wrong, and nobody reads them.
+
     Returns:
-        Element j is (M, H + 2 r, W + 2 r): the union over the 2^j pixels that start here.
+        Element j is (M, (H + 2 r) (W + 2 r) - 2^j + 1): the union over the 2^j pixels that start here.
     """
-    padded = torch.nn.functional.pad(maps, (radius,) * 4)
-    unions = [padded]
+    unions = [torch.nn.functional.pad(maps, (radius,) * 4).flatten(-2)]
     for level in range((2 * radius + 1).bit_length() - 1):
-        wider = unions[-1].clone()
-        wider[..., : -(1 << level)] |= unions[-1][..., 1 << level :]
-        unions.append(wider)
+        unions.append(unions[-1][..., : -(1 << level)] | unions[-1][..., 1 << level :])
     return unions
+
+
+def _disc_runs(radius: int, stride: int) -> dict[int, list[int]]:
+    """The disc as runs of 2^level pixels: level -> where they start, from the disc's top-left corner."""
+    runs: dict[int, list[int]] = {}
+    for row, half in enumerate(disc_half_widths(radius)):
+        level = (2 * half + 1).bit_length() - 1
+        ends = {radius - half, radius + half + 1 - (1 << level)}  # two runs that overlap make any length
+        runs.setdefault(level, []).extend(row * stride + start for start in ends)
+    return runs
 
 
 def dilate_disc(maps: Tensor, radius: int) -> Tensor:
@@ -123,14 +139,14 @@ def dilate_disc(maps: Tensor, radius: int) -> Tensor:
         (..., H, W) of the same dtype.
     """
     height, width = maps.shape[-2:]
+    stride = width + 2 * radius
     unions = _row_unions(maps, radius)
-    dilated = torch.zeros_like(maps)
-    for row, half in enumerate(disc_half_widths(radius)):
-        level = (2 * half + 1).bit_length() - 1
-        rows = unions[level][..., row : row + height, :]
-        for start in {radius - half, radius + half + 1 - (1 << level)}:
-            dilated |= rows[..., start : start + width]
-    return dilated
+    dilated = maps.new_zeros(*maps.shape[:-2], height * stride)
+    count = height * stride - 2 * radius  # up to the last pixel of the last row
+    for level, starts in _disc_runs(radius, stride).items():
+        for start in starts:
+            dilated[..., :count] |= unions[level][..., start : start + count]
+    return dilated.unflatten(-1, (height, stride))[..., :width]
 
 
 def set_pixels(image: Tensor) -> Tensor:
@@ -181,16 +197,11 @@ def discs_at(maps: Tensor, pixels: Tensor, radius: int) -> Tensor:
     width = maps.shape[-1]
     stride = width + 2 * radius
     corner = (pixels + pixels // width * (2 * radius)).int()  # flat index of the disc's top-left corner
-    runs: dict[int, list[int]] = {}  # level of the union -> where its runs start, from the corner
-    for row, half in enumerate(disc_half_widths(radius)):
-        level = (2 * half + 1).bit_length() - 1
-        ends = {radius - half, radius + half + 1 - (1 << level)}
-        runs.setdefault(level, []).extend(row * stride + start for start in ends)
     unions = _row_unions(maps, radius)
     found = torch.zeros(len(maps), len(pixels), dtype=maps.dtype, device=maps.device)
-    for level, starts_of_level in runs.items():
+    for level, starts_of_level in _disc_runs(radius, stride).items():
         starts = torch.tensor(starts_of_level, dtype=torch.int32, device=maps.device)
         places = (starts[:, None] + corner).flatten()  # (S, 1) + (P,) -> (S * P,)
-        for place, runs_here in enumerate(unions[level].flatten(1)):
+        for place, runs_here in enumerate(unions[level]):
             found[place] |= union(runs_here.index_select(0, places).view(len(starts), -1))
     return found
