@@ -397,7 +397,7 @@ class VideoWriter:
         self._pending.__exit__(kind, error, traceback)
 
     def _require_whole(self) -> None:
-        """OpenCV does not say when writing failed (a full disk), so the file is opened and its length read."""
+        """OpenCV does not say when writing failed (a full disk): the file is opened, its length read."""
         if self._writer is None:
             raise ValueError(f"no frame was written to {self.path}")
         try:
