@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from tests.engine.training_run import SmallNetwork, StepLoader, make_trainer, reconstruction
@@ -339,11 +340,15 @@ def test_groups_are_logged_by_their_names(tmp_path, caplog):
         {"params": network.hidden.parameters(), "name": "encoder", "lr": 0.5},
         {"params": network.out.parameters()},
     ]
-    run = trainer(tmp_path, network=network, optimizer=torch.optim.SGD(groups, lr=0.1))
+    run = trainer(tmp_path, network=network, optimizer=torch.optim.SGD(groups, lr=0.1), log_every=5)
     run.fit()
     text = (tmp_path / "log.txt").read_text()
     assert "lr/encoder 0.5 lr/group1 0.1" in text and "clips/s" in text and "left" in text
-    assert list((tmp_path / "tensorboard").glob("events*"))
+    curves = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [point.step for point in curves.Scalars("train/mse")] == [5, 10]
+    assert curves.Scalars("lr/encoder")[-1].value == 0.5
+    speeds = {"speed/clips_per_second", "speed/data_wait_share", "speed/peak_memory_gb"}
+    assert speeds <= set(curves.Tags()["scalars"])
 
 
 def test_preserved_generators_go_on_as_if_nothing_was_drawn():

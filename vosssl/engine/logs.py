@@ -60,12 +60,16 @@ class LossTracker:
         world: the run's processes; means are over all of them.
         checkpoint: file named in the error when a loss is not finite.
         ignore: terms that may be infinite, such as the gradient norm under a loss scaler.
+
+    Attributes:
+        latest_loss: the last sum of terms that was read.
     """
 
     def __init__(self, world: World, checkpoint: Path, *, ignore: tuple[str, ...] = ()) -> None:
         self._world = world
         self._checkpoint = checkpoint
         self._ignore = ignore
+        self.latest_loss = float("nan")
         self._pending: list[_Record] = []
         self._sums: dict[str, float] = {}
         self._counts: dict[str, int] = {}
@@ -94,6 +98,7 @@ class LossTracker:
             if broken:
                 names = tuple(name for part in self._world.gather(record.clip_names) for name in part)
                 raise NonFiniteLossError(record.step, broken, names, self._checkpoint)
+            self.latest_loss = read.get("loss", self.latest_loss)
             for name, value in read.items():
                 self._sums[name] = self._sums.get(name, 0.0) + value
                 self._counts[name] = self._counts.get(name, 0) + 1

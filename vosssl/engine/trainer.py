@@ -198,6 +198,7 @@ class Trainer:
                 batch = self._timed_step(batches)
                 stopped, self.seconds = self.place.largest(float(stop.signal_name is not None), self.seconds)
                 ended = self.fraction >= 1
+                log.progress(self.fraction, f"step {self.step}, loss {self._tracker.latest_loss:.4g}")
                 if ended or self._due(self.log_every):
                     self._log(log)
                 if self.monitors and self._due(self.monitor_every):
@@ -292,7 +293,7 @@ class Trainer:
         return norm.detach()
 
     def _log(self, log: RunLog) -> None:
-        """Losses, rates and memory since the last time to TensorBoard, the text log and the bar."""
+        """Losses, rates and memory since the last time to TensorBoard and the text log."""
         self._losses = self._tracker.means()
         speed = self._stopwatch.lap()
         speed["peak_memory_gb"] = peak_memory(self.place.device) / 1e9
@@ -305,7 +306,6 @@ class Trainer:
             *(100 * speed["data_wait_share"], speed["peak_memory_gb"]),
             duration(self._stopwatch.time_left(self.fraction)),
         )
-        log.progress(self.fraction, f", step {self.step}, loss {self._losses['loss']:.4g}")
 
     def _monitor(self, batch: Batch, log: RunLog) -> None:
         """Lets the monitors look at the network; notes their alarms, each once."""
