@@ -126,6 +126,12 @@ class SlotNetwork(nn.Module):
         """D."""
         return int(self._part(self.processor).corrector.slot_dim)
 
+    @property
+    def backbone(self) -> nn.Module | None:
+        """The pretrained backbone inside the encoder, whose weights are loaded apart; None without one."""
+        frozen = getattr(self._part(self.encoder), "backbone", None)
+        return getattr(frozen, "model", None)
+
     @staticmethod
     def _part(part: nn.Module) -> Any:
         return part.module if isinstance(part, OverTime) else part

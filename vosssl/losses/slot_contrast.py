@@ -31,12 +31,13 @@ def slot_contrast(slots: Tensor, *, temperature: float = 0.1, across_batch: bool
         raise ValueError(
             "slot contrast compares consecutive frames, got clips of one frame; use longer clips"
         )
-    slots = F.normalize(slots, dim=-1)
-    if across_batch:
-        slots = slots.transpose(0, 1).flatten(1, 2)  # (B, T, K, D) -> (T, B*K, D)
-        earlier, later = slots[:-1], slots[1:]
-    else:
-        earlier, later = slots[:, :-1].flatten(0, 1), slots[:, 1:].flatten(0, 1)  # (B*(T-1), K, D)
-    logits = earlier @ later.transpose(-2, -1) / temperature  # (pairs, S earlier, S later)
-    same = torch.arange(logits.shape[-1], device=logits.device).expand(logits.shape[0], -1)
-    return F.cross_entropy(logits, same)  # classes are axis 1: the earlier slots
+    with torch.autocast(slots.device.type, enabled=False):  # a small temperature magnifies rounding
+        slots = F.normalize(slots.float(), dim=-1)
+        if across_batch:
+            slots = slots.transpose(0, 1).flatten(1, 2)  # (B, T, K, D) -> (T, B*K, D)
+            earlier, later = slots[:-1], slots[1:]
+        else:
+            earlier, later = slots[:, :-1].flatten(0, 1), slots[:, 1:].flatten(0, 1)  # (B*(T-1), K, D)
+        logits = earlier @ later.transpose(-2, -1) / temperature  # (pairs, S earlier, S later)
+        same = torch.arange(logits.shape[-1], device=logits.device).expand(logits.shape[0], -1)
+        return F.cross_entropy(logits, same)  # classes are axis 1: the earlier slots

@@ -63,10 +63,12 @@ def temporal_similarity(
     Source: Zadaianchuk et al., "Object-Centric Learning for Real-World Videos by Predicting Temporal Feature
         Similarities" (VideoSAUR), NeurIPS 2023, section 3.1.
     """
-    logits = similarity_logits(
-        keys[:, :-shift], keys[:, shift:], temperature=temperature, threshold=threshold
-    )
-    return similarity_distribution(logits)
+    with torch.autocast(keys.device.type, enabled=False):  # a small temperature magnifies rounding
+        keys = keys.float()
+        logits = similarity_logits(
+            keys[:, :-shift], keys[:, shift:], temperature=temperature, threshold=threshold
+        )
+        return similarity_distribution(logits)
 
 
 def temporal_similarity_loss(prediction: Tensor, target: Tensor) -> Tensor:
