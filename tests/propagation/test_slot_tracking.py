@@ -8,6 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from vosssl.layers.slot_attention import SlotAttention
+from vosssl.layers.slot_decoders import MLPDecoder
+from vosssl.layers.slot_initializers import ConditionalInit, ConditionKind, LearnedInit
 from vosssl.layers.slot_network import Encoded, SlotNetwork
 from vosssl.propagation.slot_tracking import SlotTracker, patch_owners
 
@@ -175,29 +178,41 @@ def test_small_objects_keep_one_patch() -> None:
     assert int((owners == 2).sum()) == 1 and int(owners[2, 0]) == 2
 
 
-def test_a_real_slot_network_is_tracked_like_its_forward_pass() -> None:
-    from vosssl.layers.slot_attention import SlotAttention
-    from vosssl.layers.slot_decoders import MLPDecoder
-    from vosssl.layers.slot_initializers import LearnedInit
+def test_a_prompt_after_discovery_turns_what_was_found_into_background() -> None:
+    segmenter = tracker()
+    segmenter.step(scene(0)[0])
+    frame, truth = scene(1)
+    labels = segmenter.step(frame, truth)
+    assert segmenter.object_ids == (1, 2)
+    assert (labels == truth).float().mean() > 0.95
 
-    class Patches(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.embed = nn.Conv2d(3, 12, 8, stride=8)
 
-        def forward(self, frames: Tensor) -> Encoded:
-            features = self.embed(frames).flatten(2).transpose(1, 2)
-            return Encoded(inputs=features, features=features, grid=GRID)
+class Patches(nn.Module):
+    """An encoder: linear patch embeddings."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Conv2d(3, 12, 8, stride=8)
+
+    def forward(self, frames: Tensor) -> Encoded:
+        features = self.embed(frames).flatten(2).transpose(1, 2)
+        return Encoded(inputs=features, features=features, grid=GRID)
+
+
+def real_network(initializer: nn.Module) -> SlotNetwork:
     torch.manual_seed(0)
-    network = SlotNetwork(
+    return SlotNetwork(
         encoder=Patches(),
-        initializer=LearnedInit(4, 16),
+        initializer=initializer,
         corrector=SlotAttention(12, 16, iterations=2),
         predictor=None,
         decoder=MLPDecoder(16, 12, hidden_dims=(24,), grid=GRID),
         first_iterations=3,
     ).eval()
+
+
+def test_a_real_slot_network_is_tracked_like_its_forward_pass() -> None:
+    network = real_network(LearnedInit(4, 16))
     frames = torch.stack([scene(time)[0] for time in range(3)])
     with torch.inference_mode():
         masks = network(frames[None]).masks[0]
@@ -205,3 +220,17 @@ def test_a_real_slot_network_is_tracked_like_its_forward_pass() -> None:
     for time, frame in enumerate(frames):
         segmenter.step(frame)
         torch.testing.assert_close(segmenter.masks, masks[time])
+
+
+@pytest.mark.parametrize("kind", ["boxes", "centres", "masks"])
+def test_a_conditional_network_starts_from_the_prompt(kind: ConditionKind) -> None:
+    segmenter = SlotTracker(real_network(ConditionalInit(5, 16, kind=kind)))
+    frame, truth = scene()
+    names = torch.tensor([0, 40, 9], dtype=torch.uint8)[truth.long()]
+    segmenter.step(frame, names)
+    segmenter.step(scene(1)[0])
+    assert segmenter.object_ids == (9, 40)
+    assert len(segmenter.slots) == 5
+    torch.testing.assert_close(segmenter.probabilities.sum(dim=0), torch.ones(32, 48))
+    with pytest.raises(ValueError, match="takes a prompt there only"):
+        segmenter.step(frame, names)

@@ -134,7 +134,7 @@ def feature_kmeans_floor(
         with torch.inference_mode():
             parts = [encode(image[None].to(device).float() / 255) for image in images]
         grid = parts[0].grid
-        return torch.cat([part.features for part in parts]).float(), grid
+        return torch.cat([part.features for part in parts]).float().cpu(), grid
 
     def label(video: Video) -> Iterator[tuple[Frame, Tensor]]:
         clip = video.clip(_spaced(len(video)), size=size)
@@ -150,7 +150,7 @@ def feature_kmeans_floor(
                 image = (resize_image(image[None].float(), small)[0]).round().byte()
             patches = (features(image[None])[0] - mean) / spread
             assigned = nearest_centre(torch.cat([patches, places[None]], dim=-1), centres)
-            yield frame, _upsample(assigned[0].view(grid), clusters, _size(frame.image)).cpu()
+            yield frame, _upsample(assigned[0].view(grid), clusters, _size(frame.image))
 
     return label
 

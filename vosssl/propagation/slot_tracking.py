@@ -169,6 +169,7 @@ class SlotTracker(VideoSegmenter):
             return self._condition(self.network.initializer, prompted.labels, prompted.ids), None
         new: list[int] = []
         if not self._owners:
+            self.object_ids = prompted.ids
             kept = 0 if self._slots is None else self._slots.shape[1]  # discovered so far: now background
             self._owners = [BACKGROUND] * kept
             new += [BACKGROUND] * (0 if kept else self.num_background_slots)
@@ -191,7 +192,8 @@ class SlotTracker(VideoSegmenter):
         for place, identity in enumerate(ids):
             compact[labels == identity] = place + 1  # hints are read in the order 1..N
         hints = condition_from_labels(compact[None], kind=initializer.kind, objects=len(ids))
-        slots = self.network.initial_slots(1, num_slots=self.num_slots, condition=hints)
+        count = self.num_slots or max(self.network.num_slots, len(ids) + 1)
+        slots = self.network.initial_slots(1, num_slots=count, condition=hints)
         self._owners = [BACKGROUND, *ids, *[EXTRA] * (slots.shape[1] - 1 - len(ids))]
         return slots
 
@@ -264,7 +266,7 @@ class SlotTracker(VideoSegmenter):
             likeness = overlap_over_time(torch.stack([masks, self._masks]))[0]
         else:
             likeness = similarity_over_time(torch.cat([slots, self._slots]))[0]
-        link = (likeness.double() / self.temperature).softmax(dim=-1)
+        link = (likeness.cpu().double() / self.temperature).softmax(dim=-1)
         chain = link if self._chain is None else self._chain @ link
         order = optimal_assignment(chain)[1].to(self.device)
         self._chain = chain[:, order]
