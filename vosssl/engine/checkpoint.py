@@ -57,7 +57,7 @@ def save(path: Path | str, content: Mapping[str, Any]) -> None:
         free = shutil.disk_usage(path.parent).free / 1e6
         raise OSError(
             error.errno,
-            f"no space to save {path}: it needs {megabytes:.1f} MB and {free:.1f} MB are free; "
+            f"no space to save {path}: it needs {megabytes:.2f} MB and {free:.2f} MB are free; "
             "what was saved there before is intact. Make space, or set run_dir to another disk",
         ) from error
     _flush_folder(path.parent)
