@@ -227,7 +227,7 @@ def _note(clip: InspectedClip, shown: InspectedClip) -> str:
     size = f"{width} x {height} pixels" + (f", shown at {w} x {h}" if (h, w) != (height, width) else "")
     frames = f"{len(clip)} frame{'s' if len(clip) > 1 else ''}"
     if len(shown) < len(clip):
-        frames += f", {len(shown)} of them shown, evenly spaced"
+        frames += f" ({len(shown)} of them shown, evenly spaced)"
     return f"{frames} of {size}."
 
 

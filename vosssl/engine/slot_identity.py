@@ -94,7 +94,7 @@ def _match_frame(slots: Tensor, truth: Tensor, *, num_slots: int, min_iou: float
     ious = torch.where(mostly_background, iou[:, 0], 0.0)
     rows, columns = optimal_assignment(iou[:, 1:])
     overlaps = iou[rows, columns + 1]
-    kept = overlaps >= min_iou
+    kept = (overlaps >= min_iou) & (overlaps > 0)
     matched[rows[kept]], ious[rows[kept]] = columns[kept] + 1, overlaps[kept]
     return matched, ious
 
