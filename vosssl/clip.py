@@ -36,7 +36,7 @@ class Clip:
         labels: (T, H, W) uint8; 0 background, 1..254 object ids, 255 void. None when nothing is labelled.
         labelled: (T,) bool, which frames carry labels. None means all of them, when there are labels.
         frame_names: T names.
-        flow: (T, 2, H, W) float, displacement (x, y) in pixels from each frame to the next. None when unknown.
+        flow: (T, 2, H, W) float, displacement (x, y) in pixels from each frame to the next; None if unknown.
         features: precomputed features by name, each (T, ...), when they were cached on disk.
 
     Raises:
@@ -63,8 +63,8 @@ class Clip:
         length, _, height, width = self.frames.shape
         if self.labels is not None and tuple(self.labels.shape) != (length, height, width):
             raise ValueError(
-                f"labels of clip {self.name} are {tuple(self.labels.shape)}, expected {(length, height, width)} "
-                "like its frames; pass ids, not one-hot"
+                f"labels of clip {self.name} are {tuple(self.labels.shape)}, expected "
+                f"{(length, height, width)} like its frames; pass ids, not one-hot"
             )
         if self.labels is not None and self.labels.dtype != torch.uint8:
             raise ValueError(f"labels of clip {self.name} are {self.labels.dtype}, expected uint8 ids")
@@ -129,7 +129,7 @@ class Batch:
         )
 
     def pin_memory(self) -> Batch:
-        """The batch in page-locked memory, from which copies to a GPU are faster (a DataLoader calls this)."""
+        """The batch in page-locked memory, which copies to a GPU faster; DataLoader calls this."""
 
         def pin(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else tensor.pin_memory()

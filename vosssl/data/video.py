@@ -91,7 +91,9 @@ def load_clip(
     frames: int | None = None,
     stride: int = 1,
     size: Size | int | None = None,
+    annotations: str | Path | None = "beside",
     binary: bool | None = None,
+    on_wrong_size: Literal["error", "resize"] = "error",
 ) -> Clip:
     """Reads a piece of a video into memory.
 
@@ -101,7 +103,9 @@ def load_clip(
         frames: how many; None: to the end.
         stride: distance between them.
         size: see Video.
+        annotations: folder of its labels, see `open_video`.
         binary: see LabelFiles.
+        on_wrong_size: see LabelFiles.
 
     Returns:
         The clip.
@@ -114,7 +118,7 @@ def load_clip(
         raise ValueError(
             f"load_clip got start {start}, frames {frames}, stride {stride}, expected 0, 1, 1 or more"
         )
-    video = open_video(path, binary=binary)
+    video = open_video(path, annotations=annotations, binary=binary, on_wrong_size=on_wrong_size)
     indices = range(start, len(video), stride)
     if frames is not None:
         indices = range(start, start + frames * stride, stride)
