@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vosssl.ops.masks import labels_to_masks, masks_to_labels, object_ids, soft_aggregate
+from vosssl.ops.masks import labels_to_masks, masks_to_labels, object_ids, soft_aggregate, strongest
 
 LABELS = torch.tensor([[0, 3, 3], [255, 7, 0]], dtype=torch.uint8)
 
@@ -28,6 +28,14 @@ def test_an_id_that_does_not_occur_has_an_empty_mask() -> None:
 def test_a_missing_background_row_is_named() -> None:
     with pytest.raises(ValueError, match="add the background row"):
         masks_to_labels(torch.zeros(2, 4, 4), (1, 2))
+
+
+def test_the_strongest_row_is_the_arg_max() -> None:
+    masks = torch.randint(
+        0, 4, (2, 6, 9, 11), generator=torch.Generator().manual_seed(0)
+    ).float()  # with ties
+    names = torch.tensor([0, 9, 254, 3, 17, 255], dtype=torch.uint8)
+    assert torch.equal(strongest(masks, names.tolist()), names[masks.argmax(dim=1)])
 
 
 def test_soft_aggregation_of_one_object_keeps_its_odds() -> None:

@@ -19,6 +19,7 @@ from vosssl.clip import Frame
 from vosssl.data.video import Video
 from vosssl.layers.slot_network import Encoded
 from vosssl.ops.kmeans import kmeans, nearest_centre
+from vosssl.ops.masks import strongest
 from vosssl.ops.resize import Size, resize_image, resize_labels, resize_masks
 from vosssl.propagation.segmenter import Prompted, VideoSegmenter
 
@@ -280,5 +281,4 @@ def _one_hot(labels: Tensor, count: int) -> Tensor:
 
 def _upsample(assigned: Tensor, clusters: int, size: Size) -> Tensor:
     """(h, w) clusters to (H, W) uint8 labels 1..K, by bilinear masks as for slots."""
-    masks = resize_masks(_one_hot(assigned, clusters), size)
-    return (masks.argmax(dim=0) + 1).to(torch.uint8)
+    return strongest(resize_masks(_one_hot(assigned, clusters), size), range(1, clusters + 1))
