@@ -215,8 +215,7 @@ class VisionTransformer(nn.Module):
             attention: `cls` also gives the class token's attention (one row is computed, the rest stays
                 fused); `full` the attention of every token.
         """
-        before, parts = self._until_last_attention(images)
-        last: Block = self.blocks[-1]  # type: ignore[assignment]
+        last, before, parts = self._until_last_attention(images)
         weights = None
         if attention is not None:
             rows = parts.turned_queries[:, :, :1] if attention == "cls" else parts.turned_queries
@@ -239,8 +238,7 @@ class VisionTransformer(nn.Module):
             cls_attention: whether to give the class token's attention too.
         """
         prefix = 1 + self.registers
-        before, parts = self._until_last_attention(images)
-        last: Block = self.blocks[-1]  # type: ignore[assignment]
+        last, before, parts = self._until_last_attention(images)
         attended = last.attn.read(parts.turned_queries[:, :, prefix:], parts.turned_keys, parts.values)
         weights = None
         if cls_attention:
@@ -289,13 +287,14 @@ class VisionTransformer(nn.Module):
         tokens = torch.cat([prefix, patches], dim=1)  # (N, 1 + R + h*w, D)
         return tokens, None if self.rope_embed is None else self.rope_embed(grid)
 
-    def _until_last_attention(self, images: Tensor) -> tuple[Tensor, Projected]:
-        """The last block's input (N, T, D) and what its attention is computed from."""
+    def _until_last_attention(self, images: Tensor) -> tuple[Block, Tensor, Projected]:
+        """The last block, its input (N, T, D) and what its attention is computed from."""
         tokens, rotation = self._embed(images)
-        for block in self.blocks[:-1]:
+        *blocks, last = self.blocks
+        for block in blocks:
             tokens = block(tokens, rotation)
-        last: Block = self.blocks[-1]  # type: ignore[assignment]
-        return tokens, last.attn.project(last.norm1(tokens), rotation)
+        assert isinstance(last, Block)
+        return last, tokens, last.attn.project(last.norm1(tokens), rotation)
 
     def _normed(self, tokens: Tensor) -> Tensor:
         if self.norm is None:
