@@ -76,6 +76,21 @@ def test_the_objective_asks_for_keys_and_for_longer_clips() -> None:
 
 
 @torch.no_grad()
+def test_cached_features_replace_the_backbone() -> None:
+    backbone = dino(patch_size=16, width=48, heads=2, depth=2, layout="timm")
+    network = VideoSAUR(**SMALL | {"backbone": backbone})
+    batch = Batch(frames=torch.rand(2, 3, 3, 96, 96), seeds=torch.tensor([1, 2]))
+    features = network.backbone_features(batch.frames)
+    assert {name: tuple(value.shape) for name, value in features.items()} == {
+        "features": (2, 3, 36, 48),
+        "keys": (2, 3, 36, 48),
+    }
+    cached = Batch(frames=torch.zeros(2, 3, 3, 96, 96), seeds=batch.seeds, features=features)
+    live, stored = Objective()(network, batch, 0), Objective()(network, cached, 0)
+    assert torch.allclose(live["temporal_similarity"], stored["temporal_similarity"], rtol=1e-6)
+
+
+@torch.no_grad()
 def test_pixels_to_masks_agree_with_the_official_code() -> None:
     golden = arrays()
     network = VideoSAUR(

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from vosssl.layers.mlp import MLP
+from vosssl.layers.mlp import MLP, zero_bias
 from vosssl.layers.positions import CoordinatePositions
 from vosssl.layers.slot_network import Encoded
 from vosssl.ops.resize import resize_image
@@ -144,6 +144,7 @@ class CNNEncoder(nn.Module):
                 stride=2 if index < downsamplings else 1,
                 padding=2,
             )
+            zero_bias(convolution)
             layers += [convolution, nn.ReLU(inplace=True)]
         self.backbone = nn.Sequential(*layers)
         self.pos_embed = CoordinatePositions(channels, (size[0], size[1]))

@@ -41,7 +41,7 @@ class MLP(nn.Module):
         layers: list[nn.Module] = [nn.LayerNorm(input_dim)] if layer_norm else []
         for narrow, wide in pairwise([input_dim, *hidden_dims, output_dim]):
             linear = nn.Linear(narrow, wide)
-            nn.init.zeros_(linear.bias)
+            zero_bias(linear)
             layers += [linear, nn.ReLU(inplace=True)]
         self.layers = nn.Sequential(*(layers if final_activation else layers[:-1]))
 
@@ -59,3 +59,10 @@ class MLP(nn.Module):
         """(..., input_dim) -> (..., output_dim)."""
         outputs = self.layers(inputs)
         return inputs + outputs if self.residual else outputs
+
+
+def zero_bias(layer: nn.Module) -> None:
+    """Starts a layer's bias at zero, as the official slot models start theirs."""
+    for name, parameter in layer.named_parameters(recurse=False):
+        if name == "bias":
+            nn.init.zeros_(parameter)

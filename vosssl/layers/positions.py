@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vosssl.layers.mlp import zero_bias
+
 
 def coordinate_grid(height: int, width: int) -> Tensor:
     """Rows and columns from -1 to 1, (2, height, width), row first."""
@@ -69,6 +71,7 @@ class CoordinatePositions(nn.Module):
         self.register_buffer("grid", coordinate_grid(*size))
         self.proj = nn.Conv2d(2, dim, kernel_size=1)
         nn.init.xavier_uniform_(self.proj.weight)
+        zero_bias(self.proj)
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, dim, h, w) -> (N, dim, h, w)."""

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vosssl.layers.mlp import MLP
+from vosssl.layers.mlp import MLP, zero_bias
 from vosssl.layers.positions import CoordinatePositions, resize_positions
 from vosssl.layers.transformer import TransformerEncoder
 
@@ -131,7 +131,7 @@ class SlotMixer(nn.Module):
         self.output_transform = nn.Linear(render_dim, output_dim)
         for linear in (self.to_q, self.to_k, self.output_transform):
             nn.init.xavier_uniform_(linear.weight)
-        nn.init.zeros_(self.output_transform.bias)
+        zero_bias(self.output_transform)
 
     def _first_layer(self, masks: Tensor, slots: Tensor, positions: Tensor) -> Tensor:
         """W (mixture + position) + b with the slots multiplied by W before they are mixed: K rows, not P."""
@@ -196,10 +196,12 @@ class SpatialBroadcastDecoder(nn.Module):
             convolution = nn.ConvTranspose2d(
                 width, channels, kernel_size=5, stride=stride, padding=2, output_padding=stride - 1
             )
+            zero_bias(convolution)
             layers += [convolution, nn.ReLU(inplace=True)]
             width = channels
         self.backbone = nn.Sequential(*layers)
         self.output_transform = nn.Conv2d(channels, output_dim + 1, kernel_size=1)
+        zero_bias(self.output_transform)
 
     def forward(self, slots: Tensor, grid: tuple[int, int]) -> Decoded:
         """Slots (N, K, D) grouped on a grid (h, w) -> reconstruction (N, P, C) and masks (N, K, P).

@@ -160,6 +160,26 @@ class SlotNetwork(nn.Module):
             cls_attention=features["cls_attention"].float() if "cls_attention" in features else None,
         )
 
+    @torch.no_grad()
+    def backbone_features(self, frames: Tensor) -> dict[str, Tensor]:
+        """What `forward(features=...)` takes instead of running the backbone: what a feature cache stores.
+
+        Args:
+            frames: (B, T, 3, H, W) RGB, uint8 or in [0, 1].
+
+        Returns:
+            `features` (B, T, P, C) and, where the network uses them, `keys` (B, T, P, C) and `cls_attention`
+            (B, T, heads, P).
+        """
+        encoded = self.encode(frames.flatten(0, 1))  # (B, T, 3, H, W) -> (B*T, 3, H, W)
+        parts = {
+            "features": encoded.features,
+            "keys": encoded.keys,
+            "cls_attention": encoded.cls_attention,
+        }
+        shape = (frames.shape[0], frames.shape[1])
+        return {name: part.unflatten(0, shape) for name, part in parts.items() if part is not None}
+
     def initial_slots(
         self,
         batch_size: int,
@@ -246,14 +266,14 @@ class SlotNetwork(nn.Module):
             The trace.
         """
         batch, length = frames.shape[:2]
+        if noise is None and seeds is not None and self._part(self.initializer).needs_noise:
+            count = self.num_slots if num_slots is None else num_slots
+            noise = draw_noise(seeds, (count, self.slot_dim)).to(frames.device)
         if encoded is None and features:
             flat = {name: value.flatten(0, 1) for name, value in features.items()}
             encoded = self.encode_features(flat, (frames.shape[-2], frames.shape[-1]))
         elif encoded is None:
             encoded = self.encode(frames.flatten(0, 1))  # (B, T, 3, H, W) -> (B*T, 3, H, W)
-        if noise is None and seeds is not None and self._part(self.initializer).needs_noise:
-            count = self.num_slots if num_slots is None else num_slots
-            noise = draw_noise(seeds, (count, self.slot_dim)).to(frames.device)
         slots = self.initial_slots(batch, num_slots=num_slots, noise=noise, condition=condition)
         grouping = self._scan(slots, encoded, (batch, length), min(slot_frames or length, length))
         return self._trace(grouping, encoded, (batch, length))
