@@ -86,6 +86,11 @@ def test_every_pixel_belongs_to_a_segment(segmenter: GridSegmenter | ColourKMean
     assert segmenter.object_ids == (1, 2, 3, 4)
 
 
+def test_a_floor_takes_no_prompt() -> None:
+    with pytest.raises(ValueError, match="takes no prompt at all"):
+        GridSegmenter().step(scene().frames[0], torch.zeros(32, 48, dtype=torch.uint8))
+
+
 def test_the_table_has_its_floors() -> None:
     assert "k-means own features" not in default_floors(clusters=3)
     floors = default_floors(clusters=3, encode=encode)

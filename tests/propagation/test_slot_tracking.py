@@ -234,3 +234,8 @@ def test_a_conditional_network_starts_from_the_prompt(kind: ConditionKind) -> No
     torch.testing.assert_close(segmenter.probabilities.sum(dim=0), torch.ones(32, 48))
     with pytest.raises(ValueError, match="takes a prompt there only"):
         segmenter.step(frame, names)
+
+
+def test_a_conditional_network_asks_for_its_prompt() -> None:
+    with pytest.raises(ValueError, match="give the first frame's labels"):
+        SlotTracker(real_network(ConditionalInit(5, 16))).step(scene()[0])

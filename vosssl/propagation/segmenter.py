@@ -250,7 +250,8 @@ class VideoSegmenter(ABC):
 
     def _check_kind(self, kind: PromptKind) -> None:
         if kind not in self.prompt_kinds:
-            raise ValueError(f"{type(self).__name__} takes {' or '.join(self.prompt_kinds)}, got {kind}")
+            taken = " or ".join(self.prompt_kinds) or "no prompt at all"
+            raise ValueError(f"{type(self).__name__} takes {taken}, got {kind}")
 
     def _place_clicks(self, clicks: Clicks, scale: tuple[float, float], shift: tuple[float, float]) -> Clicks:
         self._check_kind("clicks")

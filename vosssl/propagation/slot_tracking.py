@@ -155,6 +155,11 @@ class SlotTracker(VideoSegmenter):
         if prompted is not None and prompted.labels is not None:
             return (*self._lock_on(encoded, prompted), first)
         if self._slots is None:
+            if isinstance(self.network.initializer, ConditionalInit):
+                raise ValueError(
+                    f"this network starts from {self.network.initializer.kind} of the first frame and discovers "
+                    "nothing; give the first frame's labels as its prompt"
+                )
             slots = self._new_slots(self.num_slots or self.network.num_slots)
         else:
             slots = self.network.predict(self._slots)
