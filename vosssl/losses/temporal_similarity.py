@@ -31,18 +31,18 @@ def similarity_logits(
     """
     similarity = F.normalize(source, dim=-1) @ F.normalize(target, dim=-1).transpose(-2, -1)
     if threshold is not None:
-        similarity = similarity.masked_fill(similarity < threshold, floor)
-    logits = similarity / temperature
+        similarity.masked_fill_(similarity < threshold, floor)  # in place: P x Q is large
+    logits = similarity.div_(temperature)
     if mask_diagonal:
         diagonal = torch.eye(logits.shape[-2], logits.shape[-1], dtype=torch.bool, device=logits.device)
-        logits = logits.masked_fill(diagonal, floor)
+        logits.masked_fill_(diagonal, floor)
     return logits
 
 
 def similarity_distribution(logits: Tensor) -> Tensor:
     """Softmax over the last axis of `similarity_logits`; rows without any similar patch become uniform."""
-    empty = torch.isneginf(logits).all(dim=-1, keepdim=True)
-    return logits.masked_fill(empty, 0.0).softmax(dim=-1)
+    empty = torch.isneginf(logits.amax(dim=-1, keepdim=True))
+    return logits.softmax(dim=-1).masked_fill_(empty, 1.0 / logits.shape[-1])
 
 
 @torch.no_grad()
