@@ -157,8 +157,8 @@ class SlotTracker(VideoSegmenter):
         if self._slots is None:
             if isinstance(self.network.initializer, ConditionalInit):
                 raise ValueError(
-                    f"this network starts from {self.network.initializer.kind} of the first frame and discovers "
-                    "nothing; give the first frame's labels as its prompt"
+                    f"this network starts from {self.network.initializer.kind} of the first frame and "
+                    "discovers nothing; give the first frame's labels as its prompt"
                 )
             slots = self._new_slots(self.num_slots or self.network.num_slots)
         else:
