@@ -44,7 +44,7 @@ class FitResult:
         losses: mean of each term over the last logged steps.
         metrics: the last validation.
         best, best_step: what best.ckpt was picked by, and its step; None without validation.
-        alarms: keys of monitors that raised an alarm, in the order they came.
+        alarms: keys of the alarms that held when the monitors last looked.
     """
 
     steps: int

@@ -201,7 +201,7 @@ class Trainer:
                 log.progress(self.fraction, f"step {self.step}, loss {self._tracker.latest_loss:.4g}")
                 if ended or self._due(self.log_every):
                     self._log(log)
-                if self.monitors and self._due(self.monitor_every):
+                if self.monitors and (ended or self._due(self.monitor_every)):
                     self._monitor(batch, log)
                 if ended or (self.validate_every and self._due(self.validate_every)):
                     self._validate(log)
@@ -308,7 +308,7 @@ class Trainer:
         )
 
     def _monitor(self, batch: Batch, log: RunLog) -> None:
-        """Lets the monitors look at the network; notes their alarms, each once."""
+        """Lets the monitors look at the network; an alarm holds until they no longer raise it."""
         if not self.place.is_main:
             return
         values: dict[str, float] = {}
@@ -320,10 +320,11 @@ class Trainer:
                 }
         self.network.train()
         log.scalars(values, self.step)
-        for name, value in values.items():
-            if name.startswith("alarm/") and value > 0 and name not in self.alarms:
-                self.alarms.append(name)
-                logger.warning("alarm at step %d: %s (%.3g)", self.step, name.removeprefix("alarm/"), value)
+        raised = [name for name, value in values.items() if name.startswith("alarm/") and value > 0]
+        for name in sorted({*raised} ^ {*self.alarms}):
+            what = "alarm" if name in raised else "over"
+            logger.warning("%s at step %d: %s", what, self.step, name.removeprefix("alarm/").replace("_", " "))
+        self.alarms = raised
 
     def _validate(self, log: RunLog) -> None:
         """Scores the network on the main process; keeps it as best.ckpt when it is the best so far."""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
@@ -122,22 +119,10 @@ def load_network(network: nn.Module, weights: str | Path | Mapping[str, Tensor])
         ValueError: weights that do not fit, a damaged or hostile file.
         FileNotFoundError: no such file.
     """
-    if isinstance(weights, str | Path) and is_run_checkpoint(Path(weights)):
-        content = checkpoint.load(weights)
-        checkpoint.load_network(network, content.get("ema") or content["network"], source=weights)
+    if isinstance(weights, str | Path) and checkpoint.is_ours(weights):
+        checkpoint.load_network(network, checkpoint.load(weights), source=weights)
     else:
         load_weights(network, weights)
-
-
-def is_run_checkpoint(path: Path) -> bool:
-    """Whether a file was written by this library's trainer, judged by what it holds, not by its name."""
-    if not path.is_file() or not zipfile.is_zipfile(path):
-        return False
-    try:
-        content = torch.load(path, map_location="meta", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError):
-        return False  # whoever loads it says what is wrong with it
-    return isinstance(content, dict) and content.get("format") == checkpoint.FORMAT
 
 
 def create_segmenter(

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vosssl.engine import checkpoint
 
-GROUPS = ("mode", "hparam", "method", "data")
+RECIPE = ("train", "optimizer", "schedule", "seed", "first_stage")  # what a run takes over from a checkpoint
 SAVED = "from_checkpoint"  # the group option under which a checkpoint's own configuration is offered
 
 
@@ -78,7 +78,7 @@ def offer_saved_config(arguments: Sequence[str]) -> list[str]:
     saved = checkpoint.load(Path(str(path)))["config"]
     _refuse_interpolation(saved, str(path))
     store = ConfigStore.instance()
-    recipe = {key: saved[key] for key in saved if key not in (*GROUPS, "resume", "device", "exp_name")}
+    recipe = {key: saved[key] for key in RECIPE if key in saved}
     extra = []
     for group, node in (("method", saved.get("method")), ("data", saved.get("data")), ("hparam", recipe)):
         if node and chosen(arguments, group) is None:
@@ -106,8 +106,8 @@ def _refuse_interpolation(node: Any, path: str) -> None:
 def plain(config: DictConfig) -> dict[str, Any]:
     """A composed configuration as nested dicts, lists and scalars: what a checkpoint stores.
 
-    Only the data keep their references to `data.root` and the like, so that a checkpoint can be used where the
-    data are somewhere else.
+    Only the data keep their references to `data.root` and the like, so that a checkpoint can be used where
+    the data are somewhere else.
     """
     container = OmegaConf.to_container(config, resolve=True)
     assert isinstance(container, dict)

@@ -16,7 +16,7 @@ from vosssl.engine.interfaces import FitResult
 from vosssl.engine.report import Comparison, Report
 from vosssl.modes import pictures
 from vosssl.modes.build import build
-from vosssl.modes.session import Session, data_of, network_of, segmenter_of, start
+from vosssl.modes.session import Session, data_of, given_weights, network_of, segmenter_of, start
 from vosssl.propagation.segmenter import VideoSegmenter
 from vosssl.propagation.slot_tracking import SlotTracker
 
@@ -29,7 +29,7 @@ def run(cfg: DictConfig) -> None:
     session = start(cfg)
     network = None
     if "network" in (cfg.get("method") or {}):
-        network = network_of(cfg, session, weights=cfg.resume or cfg.method.get("weights"))
+        network = network_of(cfg, session, weights=given_weights(cfg))
     score_and_report(cfg, session, network)
     log.info("report      %s", session.folder / "report.json")
 
@@ -65,7 +65,10 @@ def score_and_report(
     report.to_csv(session.folder / "scores.csv")
     if len(report.videos) <= 50 and cfg.mode == "eval":
         log.info("%s\n", report.table())
-    alarms = "".join(f"\ncollapse alarm: {alarm}" for alarm in (training.alarms if training else ()))
+    alarms = "".join(
+        f"\ncollapse alarm: {alarm.removeprefix('alarm/').replace('_', ' ')}"
+        for alarm in (training.alarms if training else ())
+    )
     log.info("%s%s\n", comparison.table(), alarms)
     return comparison
 

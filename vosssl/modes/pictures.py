@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,16 +23,22 @@ def finds_slots(network: nn.Module) -> bool:
     return hasattr(network, "initial_slots")
 
 
-def collapse_monitor(network: nn.Module, batch: Batch, step: int) -> Mapping[str, float]:
+class CollapseMonitor:
     """The trainer's monitor of slot networks: slot usage, attention entropy, duplicates in a batch.
 
-    Returns:
-        Measures under `collapse/…`, and `alarm/…` above 0 where one says that the run has collapsed.
+    Args:
+        objective: knows how its network is called, as for conditional starts.
     """
-    trace: SlotTrace = network(batch.frames, seeds=batch.seeds, features=batch.features or None)
-    measures = collapse_measures(trace.slots, trace.masks, trace.attention)
-    values = {f"collapse/{name}": float(value) for name, value in measures.items()}
-    return values | {f"alarm/{text}": 1.0 for text in collapse_alarms(measures)}
+
+    def __init__(self, objective: Any) -> None:
+        self.objective = objective
+
+    def __call__(self, network: nn.Module, batch: Batch, step: int) -> Mapping[str, float]:
+        """Measures under `collapse/…`, and `alarm/…` above 0 where one says that the run has collapsed."""
+        trace: SlotTrace = self.objective.trace(network, batch)
+        measures = collapse_measures(trace.slots, trace.masks, trace.attention)
+        values = {f"collapse/{name}": float(value) for name, value in measures.items()}
+        return values | {f"alarm/{name}": 1.0 for name in collapse_alarms(measures)}
 
 
 def watched(segmenter: SlotTracker, video: Video, *, frames: int | None = None) -> InspectedClip:

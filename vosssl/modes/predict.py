@@ -35,7 +35,7 @@ def run(cfg: DictConfig) -> None:
     """
     if cfg.predict.source is None:
         raise ValueError(f"mode=predict needs {EXAMPLES}")
-    video = open_video(cfg.predict.source)
+    video = open_video(cfg.predict.source, annotations=None)
     session = start(cfg)
     segmenter = segmenter_of(cfg, session)
     if cfg.predict.size is not None:

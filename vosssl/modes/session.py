@@ -142,10 +142,17 @@ def network_of(cfg: DictConfig, session: Session, *, weights: str | None = None)
     method = require(cfg, "method", why=f"mode={cfg.mode}")
     if "network" not in method:
         raise ValueError(f"{method.name} has nothing to train; choose another method=")
-    network: nn.Module = build(method.network, trusted_only=from_checkpoint("method"))
+    # whole weights make those of a first stage needless: its file may be gone by now
+    first_stage = {"features": None} if weights and "features" in method.network else {}
+    network: nn.Module = build(method.network, trusted_only=from_checkpoint("method"), **first_stage)
     if weights:
         load_network(network, weights)
     return network.to(session.device)
+
+
+def given_weights(cfg: DictConfig) -> str | None:
+    """What a model is looked at with: a run's checkpoint, the weights asked for, or the released ones."""
+    return cfg.resume or cfg.weights or cfg.method.get("weights")
 
 
 def segmenter_of(
@@ -166,7 +173,7 @@ def segmenter_of(
     if "network" not in method:
         return build(method.segmenter, trusted_only=trusted_only)
     if network is None:
-        network = network_of(cfg, session, weights=cfg.resume or method.get("weights"))
+        network = network_of(cfg, session, weights=given_weights(cfg))
     if frozen:
         network.eval().requires_grad_(False)
     return build(method.segmenter, trusted_only=trusted_only, network=network)

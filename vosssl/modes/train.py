@@ -8,12 +8,17 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig, open_dict
 from torch import nn
+from tqdm import tqdm
 
-from vosssl.data.sampling import ClipLoader
+from vosssl.backbones.weights import load_weights
+from vosssl.data.cache import CachedFeatures, FeatureCache, cache_key
+from vosssl.data.sampling import ClipDataset, ClipLoader
 from vosssl.engine import distributed
 from vosssl.engine.interrupt import TrainingStoppedError
 from vosssl.engine.logs import NonFiniteLossError
 from vosssl.engine.trainer import FitResult, Trainer
+from vosssl.layers.frame_encoders import FrozenBackbone
+from vosssl.layers.slot_network import SlotNetwork
 from vosssl.modes import evaluate, pictures
 from vosssl.modes.build import build
 from vosssl.modes.session import Session, data_of, from_checkpoint, network_of, require, start
@@ -34,7 +39,9 @@ def run(cfg: DictConfig) -> None:
         session = start(cfg, folder=Path(cfg.resume).parent if cfg.resume else None, world=world)
         if cfg.first_stage and not cfg.resume:
             train_first_stage(cfg, session)
-        network = network_of(cfg, session, weights=None if cfg.resume else cfg.method.get("weights"))
+        network = network_of(cfg, session, weights=None if cfg.resume else cfg.weights)
+        if not cfg.resume and not cfg.weights:
+            load_backbone(cfg, network)
         result = fit(cfg, session, network)
         if world.is_main:
             finish(cfg, session, network, result)
@@ -82,17 +89,18 @@ def trainer_of(cfg: DictConfig, session: Session, network: nn.Module) -> Trainer
     trusted = from_checkpoint("hparam")
     weights = [weight for weight in network.parameters() if weight.requires_grad]
     loader = ClipLoader(
-        data_of(cfg, "train"),
+        training_clips(cfg, session, network),
         batch_size=settings.batch_size,
         seed=cfg.seed,
         workers=settings.workers,
         rank=world.rank,
         world=world.size,
     )
+    objective = build(cfg.method.objective, trusted_only=from_checkpoint("method"))
     watch = evaluate.Validation.of(cfg, session)
     return Trainer(
         network,
-        build(cfg.method.objective, trusted_only=from_checkpoint("method")),
+        objective,
         loader,
         build(cfg.optimizer, trusted_only=trusted, params=weights),
         build(cfg.schedule, trusted_only=trusted) if cfg.schedule else None,
@@ -107,7 +115,7 @@ def trainer_of(cfg: DictConfig, session: Session, network: nn.Module) -> Trainer
         validate=watch.scores if watch else None,
         validate_every=settings.validate_every,
         images=watch.images if watch else None,
-        monitors=[pictures.collapse_monitor] if pictures.finds_slots(network) else [],
+        monitors=[pictures.CollapseMonitor(objective)] if pictures.finds_slots(network) else [],
         monitor_every=settings.monitor_every,
         log_every=settings.log_every,
         save_every=settings.save_every,
@@ -116,6 +124,50 @@ def trainer_of(cfg: DictConfig, session: Session, network: nn.Module) -> Trainer
         config=session.config,
         world=world,
     )
+
+
+def load_backbone(cfg: DictConfig, network: nn.Module) -> None:
+    """Gives a frozen backbone the self-supervised weights that its method names, downloaded once."""
+    backbone = frozen_backbone(network)
+    if backbone is not None and cfg.method.get("backbone_weights"):
+        load_weights(backbone.model, cfg.method.backbone_weights)
+
+
+def frozen_backbone(network: nn.Module) -> FrozenBackbone | None:
+    """The part of a network that training leaves as it is."""
+    return next((part for part in network.modules() if isinstance(part, FrozenBackbone)), None)
+
+
+def training_clips(cfg: DictConfig, session: Session, network: nn.Module) -> ClipDataset:
+    """The training data; with `train.cache` the frozen backbone's features of it, computed once and kept.
+
+    Raises:
+        ValueError: a cache for a network without a frozen backbone.
+    """
+    clips: ClipDataset = data_of(cfg, "train")
+    if cfg.train.cache is None:
+        return clips
+    backbone = frozen_backbone(network)
+    if backbone is None or not isinstance(network, SlotNetwork):
+        raise ValueError(f"train.cache keeps a frozen backbone's features, but {cfg.method.name} has none")
+    key = cache_key(backbone, clips, preprocessing=backbone.precision)
+    cache = FeatureCache(Path(cfg.train.cache) / key, key=key)
+    if session.world.is_main:
+        log.info("features are kept in %s", cache.folder)
+        with tqdm(desc="features", unit="clip", leave=False) as bar:
+
+            def show(done: int, rows: int) -> None:
+                bar.total, bar.n = rows, done
+                bar.refresh()
+
+            cache.build(
+                clips,
+                lambda frames: network.backbone_features(frames.to(session.device)),
+                variants=cfg.train.cache_variants,
+                progress=show,
+            )
+    session.world.gather(None)  # the others wait until the cache is complete
+    return CachedFeatures(clips, cache, frames=False)
 
 
 def finish(cfg: DictConfig, session: Session, network: nn.Module, result: FitResult) -> None:
@@ -128,8 +180,6 @@ def finish(cfg: DictConfig, session: Session, network: nn.Module, result: FitRes
         100 * result.data_wait_share,
         result.peak_memory_bytes / 1e9,
     )
-    for alarm in result.alarms:
-        log.warning("collapse alarm: %s", alarm)
     checkpoint = session.folder / "last.ckpt"
     if "segmenter" in cfg.method and (cfg.get("data") or {}).get("val"):
         evaluate.score_and_report(cfg, session, network, training=result)
