@@ -1,14 +1,10 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from vosssl.clip import Batch
 from vosssl.losses.collapse import (
-    CollapseMonitor,
     attention_entropy,
     collapse_alarms,
     collapse_measures,
@@ -61,13 +57,3 @@ def test_a_collapsed_run_is_named_and_a_sound_one_is_not() -> None:
     }
     sound = collapse_measures(torch.eye(4)[None, None], _halves(), _halves())
     assert collapse_alarms(sound) == {}
-
-
-def test_the_monitor_raises_alarms_by_name() -> None:
-    def trace(network: nn.Module, batch: Batch) -> SimpleNamespace:
-        return SimpleNamespace(slots=torch.ones(1, 1, 4, 3), masks=_halves(), attention=_halves())
-
-    values = CollapseMonitor(trace)(nn.Identity(), Batch(frames=torch.zeros(1, 1, 3, 2, 2)), 0)
-    assert values["alarm/duplicate_slots"] == 1.0
-    assert values["slots/slot_usage"] == 0.5
-    assert [name for name in values if name.startswith("alarm/")] == ["alarm/duplicate_slots"]

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
-from vosssl.clip import Batch
+from torch import Tensor
 
 
 def slot_usage(masks: Tensor, *, share: float = 0.01) -> Tensor:
@@ -111,25 +108,6 @@ def collapse_alarms(measures: Mapping[str, Tensor | float]) -> dict[str, str]:
         ),
     }
     return {name: sentence for name, (raised, sentence) in alarms.items() if raised}
-
-
-class CollapseMonitor:
-    """Watches a run for collapse: a monitor as the trainer takes them.
-
-    Args:
-        trace: (network, batch) -> anything with `slots`, `masks` and `attention`: an objective's `trace`.
-    """
-
-    def __init__(self, trace: Callable[[nn.Module, Batch], Any]) -> None:
-        self.trace = trace
-
-    @torch.no_grad()
-    def __call__(self, network: nn.Module, batch: Batch, step: int) -> dict[str, float]:
-        """The measures of one batch as `slots/...`, and 1 as `alarm/...` for each alarm they raise."""
-        seen = self.trace(network, batch)
-        measures = collapse_measures(seen.slots, seen.masks, seen.attention)
-        values = {f"slots/{name}": float(value) for name, value in measures.items()}
-        return values | {f"alarm/{name}": 1.0 for name in collapse_alarms(measures)}
 
 
 def _won(masks: Tensor) -> Tensor:
