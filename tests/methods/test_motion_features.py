@@ -32,7 +32,7 @@ def test_exact_pairs_agree_with_the_labels() -> None:
     batch = collate(clips, seeds=list(range(8)))
     assert batch.flow is not None
     assert batch.labels is not None
-    within, across = motion_pairs(batch.flow, (32, 32), anchors=64, exact=True, seeds=batch.seeds)
+    within, across = motion_pairs(batch.flow, (32, 32), anchors=64, seeds=batch.seeds)
     labels = batch.labels[..., ::2, ::2].flatten(-2)  # (B, T, P)
     every = labels.flatten(0, 1)
     equal = every.gather(1, within.anchors)[..., None] == every[:, None]
@@ -51,7 +51,11 @@ def test_rough_pairs_of_a_mover_on_a_panning_background_are_right() -> None:
     flow[:, :, 0] = 2.0  # the camera pans
     flow[:, :, :, 8:16, 8:16] = torch.tensor([-2.0, 1.0])[:, None, None]
     within, across = motion_pairs(
-        flow, (16, 16), anchors=256, exact=False, seeds=torch.zeros(1, dtype=torch.int64)
+        flow,
+        (16, 16),
+        anchors=256,
+        seeds=torch.zeros(1, dtype=torch.int64),
+        reliable=torch.ones(1, 1, 32, 32, dtype=torch.bool),
     )
     mover = torch.zeros(16, 16, dtype=torch.bool)
     mover[4:8, 4:8] = True
@@ -66,14 +70,14 @@ def test_rough_pairs_of_a_mover_on_a_panning_background_are_right() -> None:
 
 def test_anchors_depend_on_the_seed_of_their_sample_alone() -> None:
     flow = torch.zeros(2, 2, 2, 16, 16)
-    both, _ = motion_pairs(flow, (8, 8), anchors=5, exact=True, seeds=torch.tensor([3, 4]))
-    alone, _ = motion_pairs(flow[1:], (8, 8), anchors=5, exact=True, seeds=torch.tensor([4]))
+    both, _ = motion_pairs(flow, (8, 8), anchors=5, seeds=torch.tensor([3, 4]))
+    alone, _ = motion_pairs(flow[1:], (8, 8), anchors=5, seeds=torch.tensor([4]))
     assert torch.equal(both.anchors[2:], alone.anchors)
 
 
 def test_a_grid_that_does_not_divide_the_flow_is_refused() -> None:
     with pytest.raises(ValueError, match="multiples of 8"):
-        motion_pairs(torch.zeros(1, 1, 2, 30, 32), (16, 16), anchors=2, exact=True, seeds=torch.zeros(1))
+        motion_pairs(torch.zeros(1, 1, 2, 30, 32), (16, 16), anchors=2, seeds=torch.zeros(1))
 
 
 def test_contrast_falls_when_positives_are_alike() -> None:

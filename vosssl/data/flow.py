@@ -9,6 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vosssl.ops.flow import consistent, warp
+
+PHOTOMETRIC = 0.06  # of [0, 1], mean over colours: more than this between matched pixels is no match
+
 
 def estimate_flow(frames: Tensor) -> Tensor:
     """Forward flow of clips by dense inverse search (DIS), on the CPU.
@@ -39,3 +43,31 @@ def estimate_flow(frames: Tensor) -> Tensor:
     else:
         flow.append(np.zeros((*grey[0].shape, 2), np.float32))
     return torch.from_numpy(np.stack(flow)).permute(0, 3, 1, 2).contiguous().to(frames.device)
+
+
+def estimate_reliable_flow(frames: Tensor) -> tuple[Tensor, Tensor]:
+    """Estimated flow and where to trust it: going there and back ends at the start, on the same colour.
+
+    Args:
+        frames: (B, T, 3, H, W) RGB, uint8 or in [0, 1].
+
+    Returns:
+        Flow (B, T, 2, H, W) as `estimate_flow` gives it, and (B, T, H, W) bool.
+    """
+    flow = estimate_flow(frames)
+    reliable = torch.zeros_like(flow[:, :, 0], dtype=torch.bool)
+    if frames.shape[1] > 1:
+        backward = estimate_flow(frames.flip(1)).flip(1)[:, 1:].flatten(0, 1)  # from frame t + 1 to t
+        forward = flow[:, :-1].flatten(0, 1)
+        pictures = frames.float() / 255 if frames.dtype == torch.uint8 else frames.float()
+        before, after = pictures[:, :-1].flatten(0, 1), pictures[:, 1:].flatten(0, 1)
+        reliable[:, :-1] = _matched(before, after, forward, backward).unflatten(0, (len(frames), -1))
+        returning = _matched(after, before, backward, forward).unflatten(0, (len(frames), -1))
+        reliable[:, -1] = returning[:, -1]
+    return flow, reliable
+
+
+def _matched(before: Tensor, after: Tensor, forward: Tensor, backward: Tensor) -> Tensor:
+    """(N, H, W) bool: the way there and back ends where it began, and meets the same colour."""
+    alike = (warp(after, forward) - before).abs().mean(1) < PHOTOMETRIC
+    return consistent(forward, backward) & alike

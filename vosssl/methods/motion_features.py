@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vosssl.clip import Batch
-from vosssl.data.flow import estimate_flow
+from vosssl.data.flow import estimate_reliable_flow
 from vosssl.layers.patch_embedding import PatchEmbedding
 from vosssl.ops.motion_affinity import MotionPairs, motion_pairs
 
@@ -42,10 +42,12 @@ class Objective:
         """The weighted losses of one batch."""
         embeddings = network(batch.frames.flatten(0, 1))  # (B*T, C, h, w)
         grid = (embeddings.shape[-2], embeddings.shape[-1])
-        flow = estimate_flow(batch.frames) if batch.flow is None else batch.flow
+        flow, reliable = batch.flow, None
+        if flow is None:
+            flow, reliable = estimate_reliable_flow(batch.frames)
         seeds = batch.seeds if len(batch.seeds) else torch.arange(len(batch))
         within, across = motion_pairs(
-            flow.float(), grid, anchors=self.anchors, exact=batch.flow is not None, seeds=seeds
+            flow.float(), grid, anchors=self.anchors, seeds=seeds, reliable=reliable
         )
         patches = embeddings.flatten(2).transpose(1, 2)  # (B*T, C, h, w) -> (B*T, P, C)
         losses = {"contrast_within": motion_contrast(patches, patches, within, temperature=self.temperature)}

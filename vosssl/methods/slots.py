@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vosssl.clip import Batch
-from vosssl.data.flow import estimate_flow
+from vosssl.data.flow import estimate_reliable_flow
 from vosssl.layers.mlp import MLP
 from vosssl.layers.patch_embedding import WAVES, PatchEmbedding, wave_positions
 from vosssl.layers.slot_attention import SlotAttention
@@ -383,10 +383,12 @@ class Objective:
         """The weighted losses of one batch."""
         trace = self.trace(network, batch)
         grid = (trace.masks.shape[-2], trace.masks.shape[-1])
-        flow = estimate_flow(batch.frames) if batch.flow is None else batch.flow
+        flow, reliable = batch.flow, None
+        if flow is None:
+            flow, reliable = estimate_reliable_flow(batch.frames)
         seeds = batch.seeds if len(batch.seeds) else torch.arange(len(batch))
         within, across = motion_pairs(
-            flow.float(), grid, anchors=self.anchors, exact=batch.flow is not None, seeds=seeds
+            flow.float(), grid, anchors=self.anchors, seeds=seeds, reliable=reliable
         )
         masks = trace.masks.flatten(-2).float()  # (B, T, K, h, w) -> (B, T, K, P)
         every = masks.flatten(0, 1)
