@@ -27,8 +27,8 @@ def feature_reconstruction(reconstruction: Tensor, features: Tensor) -> Tensor:
 def future_reconstruction(future: Tensor, features: Tensor, *, steps: Sequence[int]) -> dict[int, Tensor]:
     """Mean squared error of the frames some steps ahead, each predicted from the slots of a frame.
 
-    Predictions are normalised over channels first, as the backbone's own tokens are by its final norm. The
-    last `max(steps)` frames are not used as sources, so that every step is judged on the same slots.
+    Both are normalised over channels first, as the backbone's own final norm does to its tokens. The last
+    `max(steps)` frames are not used as sources, so that every step is judged on the same slots.
 
     Args:
         future: (B, T, S, P, C) predictions made at each frame for each of S steps.
@@ -48,8 +48,9 @@ def future_reconstruction(future: Tensor, features: Tensor, *, steps: Sequence[i
             f"{tuple(steps)}; use longer clips or the steps of the time decoder"
         )
     predicted = F.layer_norm(future[:, :sources], future.shape[-1:])
+    observed = F.layer_norm(features.detach(), features.shape[-1:])
     return {
-        step: F.mse_loss(predicted[:, :, index], features[:, step : step + sources].detach())
+        step: F.mse_loss(predicted[:, :, index], observed[:, step : step + sources])
         for index, step in enumerate(steps)
     }
 
