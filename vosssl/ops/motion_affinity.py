@@ -123,10 +123,11 @@ def exact_relations(motion: PatchMotion, anchors: Tensor) -> tuple[Tensor, Tenso
     x, y = motion.position[anchors].unbind(-1)
     a, b = turn.unbind(-1)
     base_x, base_y = flow[..., 0] - a * x + b * y, flow[..., 1] - b * x - a * y
-    place = motion.position.t().to(flow)  # (2, P)
-    error_x = torch.stack([a, -b], -1) @ place + base_x[..., None] - motion.flow[:, None, :, 0]
-    error_y = torch.stack([b, a], -1) @ place + base_y[..., None] - motion.flow[:, None, :, 1]
-    error = torch.maximum(error_x.abs(), error_y.abs())  # (N, A, P)
+    place = F.pad(motion.position, (0, 1), value=1.0).t().to(flow).expand(len(flow), -1, -1)  # (N, 3, P)
+    wanted_x, wanted_y = motion.flow[:, None].unbind(-1)  # (N, 1, P)
+    error_x = torch.baddbmm(wanted_x, torch.stack([a, -b, base_x], -1), place, beta=-1)  # (N, A, P)
+    error_y = torch.baddbmm(wanted_y, torch.stack([b, a, base_y], -1), place, beta=-1)
+    error = torch.maximum(error_x.abs_(), error_y.abs_())
     known = motion.reliable[:, None]
     return (error < EXACT_SAME) & known, (error > EXACT_DIFFERENT) & known
 
@@ -204,7 +205,9 @@ def motion_pairs(
     landing = motion.position + frames(motion.flow, before)  # (B*(T-1), P, 2)
     target = landing.gather(1, earlier[..., None].expand(-1, -1, 2))  # (B*(T-1), A, 2)
     landed, usable = _patch_at(target, motion.position, grid)
-    close = (target[:, :, None] - landing[:, None]).abs().amax(-1) < 2.5  # pixels: one patch and a bit
+    away_x = (target[..., :1] - landing[:, None, :, 0]).abs_()  # (N, A, P)
+    away_y = (target[..., 1:] - landing[:, None, :, 1]).abs_()
+    close = torch.maximum(away_x, away_y) < 2.5  # pixels: one patch and a bit
     usable = usable & ~(close & frames(different, before)).any(-1)
     known = frames(motion.reliable, after)
     later = PatchMotion(motion.position, frames(motion.flow, after), frames(motion.turn, after), known)
