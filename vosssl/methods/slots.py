@@ -418,7 +418,8 @@ def motion_agreement(masks: Tensor, others: Tensor, pairs: MotionPairs, *, floor
         Scalar, the mean over anchors by their weights.
     """
     index = pairs.anchors[:, None].expand(-1, masks.shape[1], -1)
-    together = masks.gather(2, index).transpose(1, 2) @ others  # (N, A, K) @ (N, K, P) -> (N, A, P)
+    with torch.autocast(masks.device.type, enabled=False):  # 1 - together needs all digits
+        together = masks.gather(2, index).transpose(1, 2) @ others  # (N, A, K) @ (N, K, P) -> (N, A, P)
     worth = (pairs.same.sum(dim=1, keepdim=True) + 1.0).rsqrt()  # (N, 1, P)
     same, different = pairs.same * worth, pairs.different * worth
     attract = -((together + floor).log() * same).sum(-1) / same.sum(-1).clamp(min=floor)
