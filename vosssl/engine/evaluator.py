@@ -146,7 +146,8 @@ def evaluate_discovery(
     matching.
 
     Args:
-        label_video: a segmenter, or a function from videos to labels such as a floor.
+        label_video: a segmenter, or a function from videos to labels such as a floor. A segmenter that cannot
+            start without the first frame's labels (a conditional slot network) gets them.
         videos: with truth on some frames; the other frames are segmented and not scored.
         protocol: of J and F; matches proposals to objects.
         frames: only the first so many frames of each video.
@@ -350,7 +351,9 @@ def _truth_root(truth: Path) -> Path:
 
 
 def _as_function(label_video: LabelVideo | VideoSegmenter) -> LabelVideo:
-    return follow(label_video) if isinstance(label_video, VideoSegmenter) else label_video
+    if not isinstance(label_video, VideoSegmenter):
+        return label_video
+    return follow(label_video, prompt_first=label_video.needs_prompt)
 
 
 def _with_bar(videos: Iterable[Video], what: str, *, progress: bool) -> Iterator[Video]:

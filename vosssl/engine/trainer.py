@@ -322,8 +322,8 @@ class Trainer:
         log.scalars(values, self.step)
         raised = [name for name, value in values.items() if name.startswith("alarm/") and value > 0]
         for name in sorted({*raised} ^ {*self.alarms}):
-            what = "alarm" if name in raised else "over"
-            logger.warning("%s at step %d: %s", what, self.step, name.removeprefix("alarm/").replace("_", " "))
+            what, cause = "alarm" if name in raised else "over", name.removeprefix("alarm/")
+            logger.warning("%s at step %d: %s", what, self.step, cause.replace("_", " "))
         self.alarms = raised
 
     def _validate(self, log: RunLog) -> None:

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from vosssl.data.video import Video
 from vosssl.engine.evaluator import LabelVideo, evaluate_discovery, evaluate_lock_on
 from vosssl.engine.interfaces import FitResult
-from vosssl.engine.report import Comparison, Report
+from vosssl.engine.protocol import DISCOVERY, load_protocol
+from vosssl.engine.report import COMPARISON_COLUMNS, DAVIS_COLUMNS, Comparison, Report
 from vosssl.modes import pictures
-from vosssl.modes.build import build
+from vosssl.modes.build import build, create_segmenter
 from vosssl.modes.session import Session, data_of, given_weights, network_of, segmenter_of, start
 from vosssl.propagation.segmenter import VideoSegmenter
 from vosssl.propagation.slot_tracking import SlotTracker
@@ -63,39 +64,42 @@ def score_and_report(
     )
     comparison.to_json(session.folder / "report.json")
     report.to_csv(session.folder / "scores.csv")
-    if len(report.videos) <= 50 and cfg.mode == "eval":
-        log.info("%s\n", report.table())
+    columns = DAVIS_COLUMNS if cfg.evaluate.task == "lock_on" else COMPARISON_COLUMNS
+    if cfg.mode == "eval":
+        log.info("%s\n", report.table(columns=columns))
     alarms = "".join(
         f"\ncollapse alarm: {alarm.removeprefix('alarm/').replace('_', ' ')}"
         for alarm in (training.alarms if training else ())
     )
-    log.info("%s%s\n", comparison.table(), alarms)
+    log.info("%s%s\n", comparison.table(columns=columns), alarms)
     return comparison
 
 
 def evaluated(cfg: DictConfig, segmenter: VideoSegmenter | LabelVideo, videos: Sequence[Video]) -> Report:
-    """One model or floor on the videos, by the task that was asked for.
+    """One model or floor on the videos, by the task and under the protocol that were asked for.
 
     Raises:
         ValueError: an unknown task.
     """
-    task, limits = cfg.evaluate.task, {"frames": cfg.evaluate.frames}
+    task, protocol, frames = cfg.evaluate.task, cfg.evaluate.protocol, cfg.evaluate.frames
     if task == "discovery":
-        return evaluate_discovery(segmenter, videos, **limits)
+        chosen = load_protocol(protocol) if protocol else DISCOVERY
+        return evaluate_discovery(segmenter, videos, protocol=chosen, frames=frames)
     if task == "lock_on" and isinstance(segmenter, VideoSegmenter):
-        return evaluate_lock_on(segmenter, videos, protocol=cfg.evaluate.protocol or "davis17-val", **limits)
+        protocol = protocol or cfg.data.get("protocol") or "davis17-val"
+        return evaluate_lock_on(segmenter, videos, protocol=protocol, frames=frames)
     raise ValueError(f"evaluate.task is {task!r}, expected discovery or lock_on")
 
 
 def floors_of(
     cfg: DictConfig, session: Session, network: nn.Module | None, segmenter: VideoSegmenter
-) -> dict[str, LabelVideo]:
+) -> Mapping[str, LabelVideo | VideoSegmenter]:
     """The trivial baselines: as many clusters as the model has slots, and on its own features if it has any.
 
-    Methods that are told the objects are compared with nothing: a floor takes no prompt.
+    Where the objects are given, what a method has to beat is the first frame's labels in every frame.
     """
     if cfg.evaluate.task != "discovery":
-        return {}
+        return {"copy first mask": create_segmenter("copy-first-mask")}
     clusters = getattr(segmenter, "num_slots", None) or getattr(network, "num_slots", 7)
     encode = getattr(network, "encode", None)
     return build(cfg.floors, clusters=clusters, encode=encode, size=segmenter.size, device=session.device)

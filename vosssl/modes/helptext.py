@@ -98,7 +98,8 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
     full = re.search(r"full_key: (\S+)", text)
     if key:
         name = full[1] if full else key[1]
-        return f"there is no key {name!r}{closest(name, known_keys(overrides))}"
+        hint = f"; for an argument that the yaml leaves at its default write +{name}=…" if "." in name else ""
+        return f"there is no key {name!r}{closest(name, known_keys(overrides))}{hint}"
     return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
 
 

@@ -113,7 +113,7 @@ def _open_log(folder: Path | None, *, verbose: bool) -> None:
 
 def _is_routine(record: logging.LogRecord) -> bool:
     """The trainer's line per so many steps: the progress bar shows the same, log.txt keeps it."""
-    return record.name == "vosssl.engine.trainer" and record.levelno <= logging.INFO
+    return record.name == "vosssl.engine.trainer" and str(record.msg).startswith("step %d of %d")
 
 
 def require(cfg: DictConfig, group: str, *, why: str) -> DictConfig:

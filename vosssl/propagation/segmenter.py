@@ -105,6 +105,7 @@ class VideoSegmenter(ABC):
 
     prompt_kinds: ClassVar[tuple[PromptKind, ...]] = ("masks",)
     discovers: ClassVar[bool] = False
+    needs_prompt: bool = False  # whether even discovery starts from the first frame's labels
 
     def __init__(
         self,

@@ -92,6 +92,7 @@ class SlotTracker(VideoSegmenter):
         self.reorder = reorder
         self.temperature = temperature
         self.seed = seed
+        self.needs_prompt = isinstance(network.initializer, ConditionalInit)
         self.forget()
 
     def forget(self) -> None:
