@@ -39,15 +39,16 @@ def run(cfg: DictConfig) -> None:
         session = start(cfg, folder=Path(cfg.resume).parent if cfg.resume else None, world=world)
         if cfg.first_stage and not cfg.resume:
             train_first_stage(cfg, session)
+        clips: ClipDataset = data_of(cfg, "train")  # before any download: a wrong root is told at once
         network = network_of(cfg, session, weights=None if cfg.resume else cfg.weights)
         if not cfg.resume and not cfg.weights:
             load_backbone(cfg, network)
-        result = fit(cfg, session, network)
+        result = fit(cfg, session, network, clips)
         if world.is_main:
             finish(cfg, session, network, result)
 
 
-def fit(cfg: DictConfig, session: Session, network: nn.Module) -> FitResult:
+def fit(cfg: DictConfig, session: Session, network: nn.Module, clips: ClipDataset) -> FitResult:
     """Runs the trainer to its end.
 
     Returns:
@@ -57,7 +58,7 @@ def fit(cfg: DictConfig, session: Session, network: nn.Module) -> FitResult:
         KeyboardInterrupt: training was stopped; the message says how to go on.
         ValueError: a loss was not finite.
     """
-    trainer = trainer_of(cfg, session, network)
+    trainer = trainer_of(cfg, session, network, clips)
     if cfg.resume:
         trainer.resume(cfg.resume)
     try:
@@ -74,13 +75,14 @@ def fit(cfg: DictConfig, session: Session, network: nn.Module) -> FitResult:
     return result
 
 
-def trainer_of(cfg: DictConfig, session: Session, network: nn.Module) -> Trainer:
+def trainer_of(cfg: DictConfig, session: Session, network: nn.Module, clips: ClipDataset) -> Trainer:
     """The trainer that a recipe describes.
 
     Args:
         cfg: the composed configuration.
         session: the run.
         network: on any device.
+        clips: what it trains on.
 
     Returns:
         The trainer, at step 0.
@@ -89,7 +91,7 @@ def trainer_of(cfg: DictConfig, session: Session, network: nn.Module) -> Trainer
     trusted = from_checkpoint("hparam")
     weights = [weight for weight in network.parameters() if weight.requires_grad]
     loader = ClipLoader(
-        training_clips(cfg, session, network),
+        clips if settings.cache is None else cached_clips(cfg, session, network, clips),
         batch_size=settings.batch_size,
         seed=cfg.seed,
         workers=settings.workers,
@@ -138,15 +140,12 @@ def frozen_backbone(network: nn.Module) -> FrozenBackbone | None:
     return next((part for part in network.modules() if isinstance(part, FrozenBackbone)), None)
 
 
-def training_clips(cfg: DictConfig, session: Session, network: nn.Module) -> ClipDataset:
-    """The training data; with `train.cache` the frozen backbone's features of it, computed once and kept.
+def cached_clips(cfg: DictConfig, session: Session, network: nn.Module, clips: ClipDataset) -> ClipDataset:
+    """The frozen backbone's features of the training data instead of its frames, computed once and kept.
 
     Raises:
         ValueError: a cache for a network without a frozen backbone.
     """
-    clips: ClipDataset = data_of(cfg, "train")
-    if cfg.train.cache is None:
-        return clips
     backbone = frozen_backbone(network)
     if backbone is None or not isinstance(network, SlotNetwork):
         raise ValueError(f"train.cache keeps a frozen backbone's features, but {cfg.method.name} has none")
@@ -202,7 +201,7 @@ def train_first_stage(cfg: DictConfig, session: Session) -> None:
     log.info("first stage: %s", cfg.first_stage)
     inner = start(stage, folder=session.folder / str(cfg.first_stage), world=session.world)
     network = network_of(stage, inner)
-    fit(stage, inner, network)
+    fit(stage, inner, network, data_of(stage, "train"))
     with open_dict(cfg):
         cfg.method.network.features = str(inner.folder / "last.ckpt")
     session.config["method"]["network"]["features"] = cfg.method.network.features
