@@ -112,6 +112,19 @@ def test_frames_without_flow_are_learned_from_by_estimated_flow() -> None:
     assert all(torch.isfinite(term) for term in terms.values())
 
 
+def test_the_loss_of_a_batch_is_the_mean_over_its_samples() -> None:
+    network, objective = small(), Objective(anchors=32)
+    clips = SyntheticClips(size=32, frames=3, count=4).__getitems__(list(range(4)))
+    whole = objective(network, collate(clips, seeds=[0, 1, 2, 3]), 0)
+    halves = [
+        objective(network, collate(clips[:2], seeds=[0, 1]), 0),
+        objective(network, collate(clips[2:], seeds=[2, 3]), 0),
+    ]
+    for term, value in whole.items():
+        mean = (halves[0][term] + halves[1][term]) / 2
+        assert value.item() == pytest.approx(mean.item(), rel=1e-4)
+
+
 def test_the_frozen_first_stage_gets_no_gradient() -> None:
     network = small(frozen=True)
     assert not any(weight.requires_grad for weight in network.encoder.embedding.parameters())  # type: ignore[union-attr]

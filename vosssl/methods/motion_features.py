@@ -70,7 +70,7 @@ def motion_contrast(patches: Tensor, others: Tensor, pairs: MotionPairs, *, temp
         temperature: divides the similarities.
 
     Returns:
-        Scalar, the mean over anchors by their weights.
+        Scalar, the mean over frames of the mean over anchors by their weights.
 
     Source: Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020, equation 2, with motion instead of
         classes; patches of unknown relation take no part.
@@ -80,4 +80,5 @@ def motion_contrast(patches: Tensor, others: Tensor, pairs: MotionPairs, *, temp
     taking_part = pairs.same | pairs.different
     total = logits.masked_fill(~taking_part, -torch.inf).logsumexp(-1, keepdim=True).clamp(min=-1e4)
     picked = ((logits - total) * pairs.same).sum(-1) / pairs.same.sum(-1).clamp(min=1)
-    return -(picked * pairs.weight).sum() / pairs.weight.sum().clamp(min=1e-6)
+    every = -(picked * pairs.weight).sum(-1) / pairs.weight.sum(-1).clamp(min=1e-3)  # (N,)
+    return every.mean()

@@ -415,7 +415,7 @@ def motion_agreement(masks: Tensor, others: Tensor, pairs: MotionPairs, *, floor
         floor: added to probabilities.
 
     Returns:
-        Scalar, the mean over anchors by their weights.
+        Scalar, the mean over frames of the mean over anchors by their weights.
     """
     index = pairs.anchors[:, None].expand(-1, masks.shape[1], -1)
     with torch.autocast(masks.device.type, enabled=False):  # 1 - together needs all digits
@@ -425,4 +425,5 @@ def motion_agreement(masks: Tensor, others: Tensor, pairs: MotionPairs, *, floor
     attract = -((together + floor).log() * same).sum(-1) / same.sum(-1).clamp(min=floor)
     repel = -((1 - together).clamp(min=0).add(floor).log() * different).sum(-1)
     repel = repel / different.sum(-1).clamp(min=floor)
-    return ((attract + repel) * pairs.weight).sum() / pairs.weight.sum().clamp(min=1e-6)
+    every = ((attract + repel) * pairs.weight).sum(-1) / pairs.weight.sum(-1).clamp(min=floor)  # (N,)
+    return every.mean()
