@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from vosssl.clip import collate
-from vosssl.data.flow import estimate_flow
+from vosssl.data.flow import estimate_flow, estimate_reliable_flow
 from vosssl.data.synthetic import SyntheticClips
 from vosssl.methods.motion_features import MotionFeatures, Objective, motion_contrast
 from vosssl.ops.flow import consistent, inside, warp
@@ -129,3 +129,15 @@ def test_warping_by_exact_flow_brings_the_next_frame_back() -> None:
     assert inside(flow)[0, 0].tolist() == [True, True, True, True, False]
     assert consistent(flow, -flow)[0, 0].tolist() == [True, True, True, True, False]
     assert not consistent(flow, flow).any()
+
+
+def test_estimated_flow_is_trusted_at_texture_only() -> None:
+    torch.manual_seed(0)
+    picture = F.interpolate(torch.rand(1, 3, 18, 18), size=(72, 72), mode="bicubic").clamp(0, 1)[0]
+    picture[:, :, 40:] = 0.5  # a smooth half
+    clip = torch.stack([picture[:, 4:68, 4:68], picture[:, 4:68, 3:67]])
+    flow, reliable = estimate_reliable_flow(clip[None])
+    assert flow.shape == (1, 2, 2, 64, 64)
+    assert reliable.shape == (1, 2, 64, 64)
+    assert reliable[0, 0, 10:-10, 10:30].float().mean() > 0.5
+    assert not reliable[..., 42:].any()

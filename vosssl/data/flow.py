@@ -7,10 +7,12 @@ from itertools import pairwise
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vosssl.ops.flow import consistent, warp
 
+TEXTURE = 0.08  # of [0, 1], change of grey to the right and down: flow of smoother places is guessed
 PHOTOMETRIC = 0.06  # of [0, 1], mean over colours: more than this between matched pixels is no match
 
 
@@ -46,7 +48,7 @@ def estimate_flow(frames: Tensor) -> Tensor:
 
 
 def estimate_reliable_flow(frames: Tensor) -> tuple[Tensor, Tensor]:
-    """Estimated flow and where to trust it: going there and back ends at the start, on the same colour.
+    """Estimated flow and where to trust it: at texture, if going there and back ends at the start.
 
     Args:
         frames: (B, T, 3, H, W) RGB, uint8 or in [0, 1].
@@ -68,6 +70,10 @@ def estimate_reliable_flow(frames: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _matched(before: Tensor, after: Tensor, forward: Tensor, backward: Tensor) -> Tensor:
-    """(N, H, W) bool: the way there and back ends where it began, and meets the same colour."""
+    """(N, H, W) bool: textured, the way there and back ends where it began, and meets the same colour."""
     alike = (warp(after, forward) - before).abs().mean(1) < PHOTOMETRIC
-    return consistent(forward, backward) & alike
+    grey = F.pad(before.mean(1, keepdim=True), (0, 1, 0, 1), mode="replicate")  # (N, 1, H + 1, W + 1)
+    here = grey[..., :-1, :-1]
+    change = (grey[..., :-1, 1:] - here).abs() + (grey[..., 1:, :-1] - here).abs()
+    textured = F.max_pool2d(change, 3, stride=1, padding=1)[:, 0] > TEXTURE
+    return consistent(forward, backward) & alike & textured
