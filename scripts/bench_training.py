@@ -20,12 +20,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from vosssl.backbones.vit import IMAGENET_MEAN, IMAGENET_STD
 from vosssl.clip import Batch
 from vosssl.data.sampling import Draw
 from vosssl.data.synthetic import SyntheticClips
 from vosssl.methods.videosaur import Objective, VideoSAUR
 from vosssl.modes.build import create_model
+from vosssl.ops.images import IMAGENET_MEAN, IMAGENET_STD
 
 CLIPS, FRAMES, SIDE, PATCH = 2, 4, 224, 16
 

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from tests.fill import noise_video, vit_filled
-from vosssl.backbones.vit import IMAGENET_MEAN, IMAGENET_STD, VisionTransformer, dino, dinov2, dinov3
+from vosssl.backbones.vit import VisionTransformer, dino, dinov2, dinov3
 from vosssl.backbones.vit_layers import RotaryPositions, resize_positions
+from vosssl.ops.images import IMAGENET_MEAN, IMAGENET_STD
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "vit"
 MODELS: dict[str, Callable[..., VisionTransformer]] = {

@@ -27,9 +27,6 @@ from vosssl.backbones.vit_layers import (
     resize_positions,
 )
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB in [0, 1]; subtracted first
-IMAGENET_STD = (0.229, 0.224, 0.225)  # then divided by
-
 Positions = Literal["scale", "size", "rotary"]
 Layout = Literal["official", "timm"]
 
@@ -165,7 +162,7 @@ class VisionTransformer(nn.Module):
         """Tokens of the last block after the final norm.
 
         Args:
-            images: (N, 3, H, W) RGB, normalised by IMAGENET_MEAN and IMAGENET_STD. Any H and W of at least a
+            images: (N, 3, H, W) RGB, normalised by ops.images.IMAGENET_MEAN and _STD. Any H and W of at least a
                 patch (DINOv2: multiples of it). Cast to the weights' dtype.
 
         Returns:
@@ -272,7 +269,7 @@ class VisionTransformer(nn.Module):
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
             raise ValueError(
                 f"images are {tuple(images.shape)} {images.dtype}, expected (N, 3, H, W) floats: "
-                "RGB in [0, 1], minus IMAGENET_MEAN, divided by IMAGENET_STD"
+                "RGB in [0, 1], minus IMAGENET_MEAN, divided by IMAGENET_STD (vosssl.ops.images)"
             )
         grid = self.grid_size(*images.shape[-2:])
         patches = self.patch_embed(images.to(self.patch_embed.proj.weight.dtype))

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vosssl.ops.flow import consistent, warp
+from vosssl.ops.images import as_float
 
 TEXTURE = 0.08  # of [0, 1], change of grey to the right and down: flow of smoother places is guessed
 PHOTOMETRIC = 0.06  # of [0, 1], mean over colours: more than this between matched pixels is no match
@@ -61,7 +62,7 @@ def estimate_reliable_flow(frames: Tensor) -> tuple[Tensor, Tensor]:
     if frames.shape[1] > 1:
         backward = estimate_flow(frames.flip(1)).flip(1)[:, 1:].flatten(0, 1)  # from frame t + 1 to t
         forward = flow[:, :-1].flatten(0, 1)
-        pictures = frames.float() / 255 if frames.dtype == torch.uint8 else frames.float()
+        pictures = as_float(frames)
         before, after = pictures[:, :-1].flatten(0, 1), pictures[:, 1:].flatten(0, 1)
         reliable[:, :-1] = _matched(before, after, forward, backward).unflatten(0, (len(frames), -1))
         returning = _matched(after, before, backward, forward).unflatten(0, (len(frames), -1))

@@ -10,15 +10,8 @@ from torch import Tensor, nn
 from vosssl.layers.mlp import MLP, zero_bias
 from vosssl.layers.positions import CoordinatePositions
 from vosssl.layers.slot_network import Encoded
+from vosssl.ops.images import IMAGENET_MEAN, IMAGENET_STD, as_float
 from vosssl.ops.resize import resize_image
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB in [0, 1]
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-def as_float(frames: Tensor) -> Tensor:
-    """Frames uint8, or float in [0, 1] already, to float in [0, 1]."""
-    return frames if frames.is_floating_point() else frames.float() / 255.0
 
 
 class FrozenBackbone(nn.Module):

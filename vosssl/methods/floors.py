@@ -18,6 +18,7 @@ from torch import Tensor
 from vosssl.clip import Frame
 from vosssl.data.video import Video
 from vosssl.layers.slot_network import Encoded
+from vosssl.ops.images import as_float
 from vosssl.ops.kmeans import kmeans, nearest_centre
 from vosssl.ops.masks import strongest
 from vosssl.ops.resize import Size, resize_image, resize_labels, resize_masks
@@ -72,7 +73,7 @@ def colour_positions(frames: Tensor, *, position_weight: float) -> Tensor:
     Returns:
         (T, H * W, 5) float.
     """
-    colours = frames.float() / 255 if frames.dtype == torch.uint8 else frames.float()
+    colours = as_float(frames)
     height, width = frames.shape[-2:]
     scale = position_weight / max(height, width)
     y, x = torch.meshgrid(torch.arange(height) * scale, torch.arange(width) * scale, indexing="ij")
@@ -101,7 +102,7 @@ def colour_kmeans_floor(
         centres = kmeans(points.flatten(0, 1)[None], clusters, seed=seed)  # (T, P, 5) -> (1, T * P, 5)
         small = _size(frames)
         for frame in video:
-            image = resize_image(frame.image[None].float() / 255, small)
+            image = resize_image(as_float(frame.image)[None], small)
             assigned = nearest_centre(colour_positions(image, position_weight=position_weight), centres)
             yield frame, _upsample(assigned[0].view(small), clusters, _size(frame.image))
 
@@ -133,7 +134,7 @@ def feature_kmeans_floor(
 
     def features(images: Tensor) -> tuple[Tensor, Size]:
         with torch.inference_mode():
-            parts = [encode(image[None].to(device).float() / 255) for image in images]
+            parts = [encode(as_float(image[None].to(device))) for image in images]
         grid = parts[0].grid
         return torch.cat([part.features for part in parts]).float().cpu(), grid
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from vosssl.clip import VOID
+from vosssl.ops.images import as_float
 from vosssl.ops.masks import labels_to_masks, masks_to_labels, object_ids
 from vosssl.ops.resize import (
     Padding,
@@ -206,8 +207,7 @@ class VideoSegmenter(ABC):
 
     def _prepare(self, frame: Tensor, working: Size, padding: Padding) -> Tensor:
         frame = frame.to(self.device)
-        image = frame.float() / 255 if frame.dtype == torch.uint8 else frame.float()
-        image = resize_image(image, working)  # (3, H, W) -> (3, h, w)
+        image = resize_image(as_float(frame), working)  # (3, H, W) -> (3, h, w)
         if not any(padding):
             return image
         colour = image.new_tensor(self.pad_colour)[:, None, None]
