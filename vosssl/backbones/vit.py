@@ -162,8 +162,8 @@ class VisionTransformer(nn.Module):
         """Tokens of the last block after the final norm.
 
         Args:
-            images: (N, 3, H, W) RGB, normalised by ops.images.IMAGENET_MEAN and _STD. Any H and W of at least a
-                patch (DINOv2: multiples of it). Cast to the weights' dtype.
+            images: (N, 3, H, W) RGB, normalised by IMAGENET_MEAN and _STD of ops.images. Any H and W of at
+                least a patch (DINOv2: multiples of it). Cast to the weights' dtype.
 
         Returns:
             The features, h = H // patch_size, w = W // patch_size.
