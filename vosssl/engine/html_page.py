@@ -1,0 +1,84 @@
+"""One HTML file that needs nothing else: no server, no network, no other file.
+
+A page NAME is made of `NAME.html`, `.css` and `.js` beside this file, after the `html_page.css` and `.js` of
+all pages. A content security policy forbids it every request and every script but its own.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+
+def write_html_page(path: str | Path, name: str, *, parts: Mapping[str, str], report: Any) -> Path:
+    """Writes a page.
+
+    Args:
+        path: the HTML file, replaced at once when the page is complete. Its folder is made.
+        name: which page, such as `inspect_page`.
+        parts: HTML (text already escaped) for the `{{...}}` of the template.
+        report: what the script shows, JSON without NaN.
+
+    Returns:
+        The path.
+    """
+    script = _asset("html_page.js") + _asset(f"{name}.js")
+    fingerprint = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    filled = {
+        **parts,
+        "policy": f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{fingerprint}'; base-uri 'none'; form-action 'none'",
+        "style": _asset("html_page.css") + _asset(f"{name}.css"),
+        "script": script,
+        "report": embedded_json(report),
+    }
+    page = re.sub(r"\{\{(\w+)\}\}", lambda match: filled[match[1]], _asset(f"{name}.html"))
+    return _write_at_once(Path(path), page)
+
+
+def embedded_json(value: Any) -> str:
+    """JSON that is safe inside a script element: no character of it can end the element."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def number(value: float) -> float | None:
+    """A value for JSON, which knows no NaN; four digits, a screen shows no more."""
+    return round(float(value), 4) if math.isfinite(value) else None
+
+
+def css_color(color: Tensor) -> str:
+    """(3,) uint8 RGB as a style sheet writes it."""
+    red, green, blue = color.tolist()
+    return f"#{red:02x}{green:02x}{blue:02x}"
+
+
+def _asset(name: str) -> str:
+    return resources.files("vosssl.engine").joinpath(name).read_text(encoding="utf-8")
+
+
+def _write_at_once(path: Path, page: str) -> Path:
+    """Writes beside the target and renames, so that a reader never meets half a page."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        # errors: names of files may hold bytes that are no characters
+        with os.fdopen(handle, "w", encoding="utf-8", errors="replace", newline="\n") as file:
+            file.write(page)
+        os.chmod(partial, 0o644)  # mkstemp makes files that only their owner may read
+        os.replace(partial, path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
+    return path
