@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from vosssl.clip import VOID
 from vosssl.engine.drawing import as_bytes, evenly_spaced, id_colors, slot_labels
 from vosssl.engine.html_page import css_color, number, write_html_page
 from vosssl.engine.inspected_clip import InspectedClip
-from vosssl.engine.slot_identity import SlotIdentity, Switch, slot_identity
+from vosssl.engine.page_timeline import label_identity, object_colors, timeline_payload
+from vosssl.engine.slot_identity import SlotIdentity, slot_identity
 from vosssl.engine.sprite_sheets import fit, image_sheet, label_sheet, mask_sheet
 from vosssl.ops.masks import object_ids
 from vosssl.ops.resize import Size, resize_image, resize_labels
@@ -136,13 +135,12 @@ def _clip_payload(clip: InspectedClip, *, display_side: int, max_frames: int) ->
         "attention": None if shown.attention is None else mask_sheet(shown.attention),
         "slotColors": [css_color(colors[i]) for i in _track_ids(shown)],
         "slotNames": _track_names(shown),
-        "objectColors": {} if shown.truth is None else _object_colors(shown.truth),
-        "areas": [[number(value) for value in row] for row in identity.areas.T.tolist()],
-        "matched": None if shown.truth is None else identity.matched.T.tolist(),
-        "ious": [[number(value) for value in row] for row in identity.ious.T.tolist()],
-        "switches": [_switch_payload(switch, indices, _track_names(shown)) for switch in identity.switches],
+        "objectColors": {} if shown.truth is None else object_colors(shown.truth),
         "frameMetrics": {k: [number(value) for value in v] for k, v in shown.frame_metrics.items()},
         "metrics": {name: number(value) for name, value in clip.metrics.items()},
+        **timeline_payload(
+            identity, frames=indices, names=_track_names(shown), matched=shown.truth is not None
+        ),
     }
 
 
@@ -186,29 +184,8 @@ def _track_names(clip: InspectedClip) -> list[str]:
 
 def _identity(clip: InspectedClip) -> SlotIdentity:
     """Slots (or, without slots, predicted ids) against the truth."""
+    if clip.masks is None:
+        return label_identity(clip.predicted, clip.truth, labelled=clip.labelled)[1]
     size: Size = (clip.frames.shape[-2], clip.frames.shape[-1])
-    if clip.masks is not None:
-        tracks = torch.stack([slot_labels(mask, size) for mask in clip.masks]).long() - 1  # (T, H, W)
-        count = clip.masks.shape[1]
-    else:
-        ids = object_ids(clip.predicted)
-        count = len(ids)
-        place = torch.full((VOID + 1,), -1)
-        place[list(ids)] = torch.arange(count)
-        tracks = place[clip.predicted.long()]
-    return slot_identity(tracks, clip.truth, num_slots=count, labelled=clip.labelled)
-
-
-def _switch_payload(switch: Switch, indices: list[int], names: list[str]) -> dict[str, Any]:
-    past = []
-    if switch.object_before is not None:
-        past.append(f"it held object {switch.object_before} before")
-    if switch.slot_before is not None:
-        past.append(f"{names[switch.slot_before]} held it before")
-    text = f"{names[switch.slot]} takes object {switch.object} ({'; '.join(past)})"
-    return {"frame": switch.frame, "slot": switch.slot, "text": f"frame {indices[switch.frame]}: {text}"}
-
-
-def _object_colors(truth: Tensor) -> dict[int, str]:
-    colors = id_colors()
-    return {identity: css_color(colors[identity]) for identity in (0, *object_ids(truth))}
+    tracks = torch.stack([slot_labels(mask, size) for mask in clip.masks]).long() - 1  # (T, H, W)
+    return slot_identity(tracks, clip.truth, num_slots=clip.masks.shape[1], labelled=clip.labelled)
