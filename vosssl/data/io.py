@@ -16,10 +16,13 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 from torch import Tensor
 
+from vosssl.clip import VOID
 from vosssl.data.files import atomic_write
-from vosssl.data.palette import davis_palette
+from vosssl.data.palette import davis_palette, ids_of_colours
+from vosssl.data.png import unfiltered_indices
 from vosssl.ops.resize import resize_labels
 
 log = logging.getLogger(__name__)
@@ -32,6 +35,7 @@ _REDUCED = {
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
+_SPREAD = {"L;2": 85, "L;4": 17}  # Pillow spreads grey values of few bits over 0..255
 _ROTATED = (5, 6, 7, 8)  # EXIF orientations whose stored width is the height that is seen
 
 
@@ -115,15 +119,17 @@ def read_labels(
     path: str | Path,
     *,
     binary: bool = False,
+    palette: Tensor | None = None,
     size: tuple[int, int] | None = None,
     on_wrong_size: Literal["error", "resize"] = "error",
 ) -> Tensor:
-    """Reads a label map: a palette image's indices (1 to 8 bits) or a grey image's values are the object ids.
+    """Reads a label map: a palette image's indices or a grey image's values (1 to 16 bits) are the ids.
 
     Args:
         path: a PNG (or any lossless format).
         binary: the values are 0 and 255 (DAVIS 2016): everything above 0 becomes object 1. Never guessed: in
             a label map of ids 255 means void.
+        palette: (N, 3) colours of ids 0..N-1 by which an RGB image is read; None refuses it.
         size: (H, W) that the labels have to have, that of their frame.
         on_wrong_size: what to do with labels of another size; "resize" takes the nearest pixels.
 
@@ -132,17 +138,10 @@ def read_labels(
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: unreadable, in colour, with ids above 255, or of the wrong size; names it.
+        ValueError: unreadable, in unknown colours, with ids above 255, or of the wrong size; names it.
     """
     path = Path(path)
-    with _opened(path) as image:
-        try:
-            labels = _ids_of(image, path, binary=binary)
-        except (OSError, SyntaxError) as error:
-            raise ValueError(f"label file {path} is truncated or damaged: {error}; get it again") from error
-    if binary:
-        labels = labels > 0
-    ids = torch.from_numpy(np.array(labels, dtype=np.uint8))  # a copy: Pillow's memory is read-only
+    ids = _label_values(path, binary=binary, palette=palette)
     if size is None or tuple(ids.shape) == tuple(size):
         return ids
     if on_wrong_size == "resize":
@@ -153,10 +152,81 @@ def read_labels(
     )
 
 
+def _label_values(path: Path, *, binary: bool, palette: Tensor | None) -> Tensor:
+    """(H, W) uint8 ids of a label file, at its own size."""
+    labels = unfiltered_indices(_bytes_of(path))
+    if labels is None:
+        with _opened(path) as image:
+            try:
+                if palette is not None and not binary and image.mode in ("RGB", "RGBA"):
+                    return _ids_by_colour(image, path, palette)
+                labels = _ids_of(image, path, binary=binary)
+            except (OSError, SyntaxError) as error:
+                raise ValueError(
+                    f"label file {path} is truncated or damaged: {error}; get it again"
+                ) from error
+        labels = np.array(labels > 0 if binary else labels, dtype=np.uint8)  # Pillow's memory is read-only
+    ids = torch.from_numpy(labels)
+    return ids.clamp_(max=1) if binary else ids
+
+
+def read_colour_labels(path: str | Path, palette: Tensor) -> Tensor:
+    """Reads a label map whose colours stand for ids, whatever the indices of its own palette are.
+
+    Args:
+        path: a PNG (or any lossless format).
+        palette: (N, 3) colours of ids 0..N-1.
+
+    Returns:
+        (H, W) uint8 ids.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: unreadable, or a colour that is no id's; names it.
+    """
+    path = Path(path)
+    with _opened(path) as image:
+        try:
+            return _ids_by_colour(image, path, palette)
+        except (OSError, SyntaxError) as error:
+            raise ValueError(f"label file {path} is truncated or damaged: {error}; get it again") from error
+
+
+def _ids_by_colour(image: Image.Image, path: Path, palette: Tensor) -> Tensor:
+    pixels = torch.from_numpy(np.array(image.convert("RGBA")))  # (H, W, 4)
+    ids = ids_of_colours(pixels, palette)
+    unknown = (ids == VOID).nonzero()
+    if len(unknown):
+        row, column = unknown[0].tolist()
+        raise ValueError(
+            f"labels {path} have the colour {tuple(pixels[row, column, :3].tolist())} at row {row}, column "
+            f"{column}, which is no object's ({len(unknown)} such pixels); pass the palette they were "
+            "written with, or write ids"
+        )
+    return ids
+
+
+def embedded_palette(path: str | Path) -> Tensor:
+    """(N, 3) uint8 RGB, the palette inside a palette image: the colours of its ids.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no image, or one without a palette; names it.
+    """
+    path = Path(path)
+    with _opened(path) as image:
+        colours = image.getpalette()
+    if colours is None:
+        raise ValueError(f"{path} has no palette, expected a palette image such as a label map of DAVIS")
+    return torch.tensor(colours, dtype=torch.uint8).reshape(-1, 3)
+
+
 def _ids_of(image: Image.Image, path: Path, *, binary: bool) -> np.ndarray:
     """(H, W) ids of any integer type."""
     if image.mode in ("P", "L", "1"):
-        return np.asarray(image)
+        tile = image.tile if isinstance(image, ImageFile) else []
+        spread = _SPREAD.get(str(tile[0].args), 1) if tile else 1
+        return np.asarray(image) // spread if spread > 1 else np.asarray(image)
     if image.mode.startswith("I"):  # 16- or 32-bit grey
         values = np.asarray(image)
         if values.size and (values.min() < 0 or values.max() > 255) and not binary:

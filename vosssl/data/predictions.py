@@ -1,0 +1,166 @@
+"""Opens predictions of any program: a folder of label images per sequence, an image per object, …"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from vosssl.data.io import embedded_palette
+from vosssl.data.listing import contents, natural_order, neighbours
+from vosssl.data.palette import davis_palette
+from vosssl.data.prediction_folders import (
+    LabelFolders,
+    ObjectFolders,
+    is_label_file,
+    label_files,
+    object_numbers,
+)
+from vosssl.data.prediction_set import ObjectMasks, Predictions
+
+__all__ = ["Kind", "ObjectMasks", "Predictions", "open_predictions"]
+
+Kind = Literal["auto", "labels", "binary", "colours", "objects"]
+_ROOTS = ("Annotations/480p", "Annotations", "Annotations_6fps")  # below what may be passed
+_DEPTH = 3  # folders between the one passed and its sequences, at most
+
+
+def open_predictions(
+    path: str | Path,
+    *,
+    kind: Kind = "auto",
+    palette: Tensor | str | Path | None = None,
+    first_object: int | None = None,
+) -> Predictions:
+    """Opens predictions; nothing is decoded before it is asked for.
+
+    Args:
+        path: a folder with a folder per sequence (`Annotations` above them may be left out).
+        kind: `labels`: one image a frame, palette indices of 1 to 8 bits or grey values are the ids.
+            `binary`: one image a frame, 0 and 255: what is above 0 is object 1; never guessed, since 255 is
+            void elsewhere. `colours`: one image a frame whose colours stand for ids. `objects`: a folder per
+            object with binary images (SA-V). `auto`: `objects` where folders of numbers are found, else
+            `labels`, and `colours` for images in RGB.
+        palette: (N, 3), colours of ids 0..N-1; or a palette PNG, or a folder of them such as the truth, whose
+            colours are taken; None: those of DAVIS. Where there is neither, `palette.inferred_palette` learns
+            them from a first frame.
+        first_object: for `objects`, the folder number that becomes id 1; None: 0 where any sequence has a
+            folder 0 (as SA-V has), else 1.
+
+    Returns:
+        The predictions. A sequence's name is that of its folder, whatever lies above it.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: no label images there, two sequences of one name, or an unknown kind; says what was found.
+    """
+    if kind not in get_args(Kind):
+        raise ValueError(f"kind of predictions {kind!r}, expected one of {', '.join(get_args(Kind))}")
+    root = Path(path).expanduser()
+    if not root.exists():
+        raise FileNotFoundError(f"no predictions {root}{neighbours(root)}")
+    if not root.is_dir():
+        raise ValueError(f"predictions {root} are a file, expected a folder with a folder per sequence")
+    root = _below(root)
+    found = dict(_sequences(root, _DEPTH))
+    _require_some(root, found)
+    per_object = [name for name, is_objects in found.items() if is_objects]
+    if kind == "objects" or (kind == "auto" and per_object):
+        if len(per_object) < len(found):
+            other = next(name for name, is_objects in found.items() if not is_objects)
+            raise ValueError(
+                f"sequence {root / other} has no folder per object, expected numbers such as 000 with the "
+                "images of one object each"
+            )
+        folders = _by_name(root, per_object)
+        return ObjectFolders(root, folders, first_object=_first(root, folders, first_object))
+    if per_object:
+        raise ValueError(
+            f"sequence {root / per_object[0]} has a folder per object, expected its label images; "
+            "pass kind='objects'"
+        )
+    assert kind != "objects"
+    return LabelFolders(root, _by_name(root, list(found)), kind=kind, palette=_palette(palette))
+
+
+def _below(root: Path) -> Path:
+    """The folder of the sequences, where the one above `Annotations` was passed."""
+    return next((root / name for name in _ROOTS if (root / name).is_dir()), root)
+
+
+def _sequences(root: Path, depth: int, above: str = "") -> Iterator[tuple[str, bool]]:
+    """Folders of sequences relative to the root, each with whether it has a folder per object."""
+    for name in _subfolders(root / above):
+        relative = f"{above}/{name}" if above else name
+        if _holds_labels(root / relative):
+            yield relative, False
+        elif any(
+            _holds_labels(root / relative / number) for number in object_numbers(root / relative).values()
+        ):
+            yield relative, True
+        elif depth > 1:
+            yield from _sequences(root, depth - 1, relative)
+
+
+def _subfolders(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
+    return sorted(names, key=natural_order)
+
+
+def _holds_labels(folder: Path) -> bool:
+    with os.scandir(folder) as entries:
+        return any(is_label_file(entry.name) for entry in entries)
+
+
+def _require_some(root: Path, found: dict[str, bool]) -> None:
+    if not found:
+        inside = _holds_labels(root)
+        hint = f"; its images are one sequence: pass {root.absolute().parent}" if inside else ""
+        raise ValueError(
+            f"no predictions in {root}: expected a folder of label PNGs per sequence, {contents(root)}{hint}"
+        )
+
+
+def _by_name(root: Path, folders: list[str]) -> dict[str, str]:
+    """Sequence name -> folder; names that differ in nothing but case would be one on other systems."""
+    names: dict[str, str] = {}
+    seen: dict[str, str] = {}
+    for folder in folders:
+        name = folder.rpartition("/")[2]
+        other = seen.setdefault(name.casefold(), folder)
+        if other != folder:
+            raise ValueError(
+                f"two sequences of the same name in {root}: {other} and {folder}; keep one, or pass the "
+                "folder above one of them"
+            )
+        names[name] = folder
+    return names
+
+
+def _first(root: Path, folders: dict[str, str], wanted: int | None) -> int:
+    if wanted is not None:
+        return wanted
+    return 0 if any(0 in object_numbers(root / folder) for folder in folders.values()) else 1
+
+
+def _palette(palette: Tensor | str | Path | None) -> Tensor:
+    """(N, 3) colours of ids."""
+    if palette is None:
+        return davis_palette()
+    if isinstance(palette, Tensor):
+        if palette.ndim != 2 or palette.shape[1] != 3:
+            raise ValueError(f"palette is {tuple(palette.shape)}, expected (N, 3): the colour of each id")
+        return palette
+    path = Path(palette).expanduser()
+    if not path.is_dir():
+        return embedded_palette(path)
+    below = (name for name, _ in _sequences(_below(path), _DEPTH))
+    first = next((_below(path) / name for name in below), path)
+    files = label_files(first)
+    if not files:
+        raise ValueError(f"no palette PNGs in {path}, {contents(path)}")
+    return embedded_palette(first / next(iter(files.values())))
