@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import subprocess
+import sys
+import textwrap
 from collections import namedtuple
 from pathlib import Path
 
@@ -34,12 +37,29 @@ def test_after_an_error_the_old_file_is_intact(tmp_path: Path, error: BaseExcept
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
+def test_what_killed_writers_left_behind_does_not_pile_up(tmp_path: Path) -> None:
+    for attempt in ("first", "second"):
+        killed = textwrap.dedent(f"""
+            import os
+            from vosssl.data.files import atomic_write
+            with atomic_write({str(tmp_path / "a.txt")!r}) as part:
+                part.write_text({attempt!r})
+                os._exit(9)
+            """)
+        subprocess.run([sys.executable, "-c", killed], check=False)
+        assert len(os.listdir(tmp_path)) == 1
+    with atomic_write(tmp_path / "a.txt") as temporary:
+        temporary.write_text("whole")
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
 def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
     target.write_text("old")
     with (
         pytest.raises(
-            OSError, match=r"disk full while writing .*a\.txt; the file that was there is unchanged"
+            OSError,
+            match=r"disk full while writing .*a\.txt: .* MB are free; the file .* is unchanged",
         ),
         atomic_write(target),
     ):

@@ -13,7 +13,7 @@ _FULL_BELOW = 1 << 20  # bytes; less free space than this after a failed write m
 
 
 @contextmanager
-def atomic_write(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
+def atomic_write(path: str | Path, *, durable: bool = True, needed: int | None = None) -> Iterator[Path]:
     """Writes a file so that readers see the old one or the whole new one, never a part.
 
     The body writes to the temporary path it is given, in the same folder and with the same suffix; when it
@@ -24,7 +24,8 @@ def atomic_write(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
         path: the file to write; its folder is made.
         durable: force the bytes to the disk before the exchange, so that a power cut cannot lose both files.
             Without it only a crash of this process is survived, which is enough for files made by the
-            thousand.
+            thousand. A durable file has one writer: what a killed one left behind is overwritten.
+        needed: bytes of the file, where they are known, for the message when it cannot fit.
 
     Yields:
         The temporary path.
@@ -34,7 +35,8 @@ def atomic_write(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    writer = "" if durable else f".{os.getpid()}"
+    temporary = path.with_name(f".{path.stem}{writer}.partial{path.suffix}")
     try:
         yield temporary
         if durable:
@@ -47,8 +49,11 @@ def atomic_write(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         if full:
             kept = "the file that was there is unchanged" if path.exists() else "nothing was written"
+            free = f"{shutil.disk_usage(path.parent).free / 1e6:.2f} MB are free"
+            wanted = "" if needed is None else f"it needs {needed / 1e6:.2f} MB, "
             raise OSError(
-                errno.ENOSPC, f"disk full while writing {path}; {kept}; make room and try again"
+                errno.ENOSPC,
+                f"disk full while writing {path}: {wanted}{free}; {kept}; make room or write to another disk",
             ) from error
         raise
 

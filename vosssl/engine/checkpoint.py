@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import errno
 import io
-import os
 import pickle
 import re
-import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,15 +19,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vosssl.data.files import atomic_write
+
 FORMAT = "vosssl/1"
 _PLAIN = (str, int, float, bool, bytes, type(None), Tensor, torch.dtype, torch.Size)
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 def save(path: Path | str, content: Mapping[str, Any]) -> None:
     """Writes a checkpoint such that the file at `path` is at every moment the old one or the new one, whole.
 
-    The content is put together in memory, written to a file beside the target, flushed and renamed.
+    The content is put together in memory first, so that a full disk is told by its size.
 
     Args:
         path: target; its folder is made.
@@ -40,45 +39,15 @@ def save(path: Path | str, content: Mapping[str, Any]) -> None:
         OSError: the disk is full (names the file, its size and the free space), or the folder cannot be
             written; the old file stays.
     """
-    path = Path(path)
     _require_plain(content, "content")
     buffer = io.BytesIO()
     torch.save(dict(content), buffer)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        _write(part, buffer)
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        if error.errno not in _NO_SPACE:
-            raise
-        megabytes = buffer.getbuffer().nbytes / 1e6
-        free = shutil.disk_usage(path.parent).free / 1e6
-        raise OSError(
-            error.errno,
-            f"no space to save {path}: it needs {megabytes:.2f} MB and {free:.2f} MB are free; "
-            "what was saved there before is intact. Make space, or set run_dir to another disk",
-        ) from error
-    _flush_folder(path.parent)
+    with atomic_write(path, needed=buffer.getbuffer().nbytes) as temporary:
+        _write(temporary, buffer)
 
 
 def _write(path: Path, buffer: io.BytesIO) -> None:
-    """Writes the buffer and waits until the disk has it."""
-    with open(path, "wb") as file:
-        file.write(buffer.getbuffer())
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush_folder(folder: Path) -> None:
-    """Makes the renaming itself survive a power cut, where the system can flush folders."""
-    if hasattr(os, "O_DIRECTORY"):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    path.write_bytes(buffer.getbuffer())
 
 
 def _require_plain(value: Any, where: str) -> None:

@@ -10,15 +10,15 @@ import base64
 import hashlib
 import json
 import math
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+
+from vosssl.data.files import atomic_write
 
 
 def write_html_page(path: str | Path, name: str, *, parts: Mapping[str, str], report: Any) -> Path:
@@ -44,7 +44,10 @@ def write_html_page(path: str | Path, name: str, *, parts: Mapping[str, str], re
         "report": embedded_json(report),
     }
     page = re.sub(r"\{\{(\w+)\}\}", lambda match: filled[match[1]], _asset(f"{name}.html"))
-    return _write_at_once(Path(path), page)
+    with atomic_write(path) as temporary:
+        # errors: names of files may hold bytes that are no characters
+        temporary.write_text(page, encoding="utf-8", errors="replace", newline="\n")
+    return Path(path)
 
 
 def embedded_json(value: Any) -> str:
@@ -66,19 +69,3 @@ def css_color(color: Tensor) -> str:
 
 def _asset(name: str) -> str:
     return resources.files("vosssl.engine").joinpath(name).read_text(encoding="utf-8")
-
-
-def _write_at_once(path: Path, page: str) -> Path:
-    """Writes beside the target and renames, so that a reader never meets half a page."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        # errors: names of files may hold bytes that are no characters
-        with os.fdopen(handle, "w", encoding="utf-8", errors="replace", newline="\n") as file:
-            file.write(page)
-        os.chmod(partial, 0o644)  # mkstemp makes files that only their owner may read
-        os.replace(partial, path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
-    return path
