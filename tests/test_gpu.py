@@ -9,6 +9,11 @@ from vosssl.engine import checkpoint
 from vosssl.engine.distributed import World, resolve_device
 from vosssl.engine.trainer import Trainer
 from vosssl.methods.videosaur import VideoSAUR
+from vosssl.metrics.ari import image_fg_ari, video_ari
+from vosssl.metrics.object_jf import video_object_jf
+from vosssl.metrics.overlap import image_miou, video_mbo
+from vosssl.ops.kmeans import kmeans
+from vosssl.ops.slot_matching import order_over_time
 
 pytestmark = [
     pytest.mark.gpu,
@@ -91,3 +96,21 @@ def test_a_slot_network_gives_on_the_gpu_what_it_gives_on_the_cpu():
         on_gpu = network.cuda()(frames.cuda(), seeds=seeds)
     torch.testing.assert_close(on_gpu.masks.cpu(), on_cpu.masks, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(on_gpu.slots.cpu(), on_cpu.slots, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("metric", [video_ari, image_fg_ari, video_mbo, image_miou, video_object_jf])
+def test_a_metric_of_labels_on_the_gpu_is_that_of_labels_on_the_cpu(metric):
+    generator = torch.Generator().manual_seed(0)
+    predicted, truth = torch.randint(0, 5, (2, 3, 24, 40), generator=generator).byte()  # (T, H, W) each
+    truth[0, :4] = 255
+    on_cpu, on_gpu = (
+        torch.as_tensor(metric(*pair)) for pair in ((predicted, truth), (predicted.cuda(), truth.cuda()))
+    )
+    assert torch.equal(on_gpu, on_cpu)
+
+
+def test_clusters_and_the_order_of_slots_do_not_depend_on_the_device():
+    points = torch.rand(2, 50, 3, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(kmeans(points.cuda(), 4).cpu(), kmeans(points, 4))
+    similarity = torch.rand(5, 4, 4, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(order_over_time(similarity.cuda()), order_over_time(similarity))

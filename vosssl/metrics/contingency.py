@@ -48,13 +48,14 @@ def full_contingency(predicted: Tensor, truth: Tensor) -> Tensor:
         truth: (..., H, W) uint8 ids; pixels of 255 (void) are not counted.
 
     Returns:
-        (255, 256) int64: row is the true id, column the predicted one. The axes before H and W are joined.
+        (255, 256) int64 on the CPU, where ratios of counts can have double precision (Apple's GPUs have
+        none): row is the true id, column the predicted one. The axes before H and W are joined.
 
     Raises:
         ValueError: shapes that differ, or other dtypes than uint8.
     """
     check_labels(predicted, truth)
-    return joint_counts(predicted, truth)[:VOID]
+    return joint_counts(predicted, truth)[:VOID].cpu()
 
 
 def compact(table: Tensor) -> Tensor:
@@ -79,7 +80,7 @@ def contingency(predicted: Tensor, truth: Tensor) -> Tensor:
         truth: (..., H, W) uint8 ids, 0 background, 255 void.
 
     Returns:
-        (c, k) int64: row 0 is the background, the other rows are the true ids that occur; columns are the
-        segments that occur outside void.
+        (c, k) int64 on the CPU: row 0 is the background, the other rows are the true ids that occur; columns
+        are the segments that occur outside void.
     """
     return compact(full_contingency(predicted, truth))

@@ -68,15 +68,15 @@ def pairwise_band_f(predicted: Tensor, truth: Tensor) -> Tensor:
         truth: (H, W) uint8 ids, 255 void.
 
     Returns:
-        (255, 256) float64; 0 where either band is empty.
+        (255, 256) float64 on the CPU; 0 where either band is empty.
     """
     width = band_width(*truth.shape)
     predicted = predicted.masked_fill(truth == VOID, NO_BAND)  # void is cut out of both before the bands
     true_bands, predicted_bands = boundary_bands(truth, width), boundary_bands(predicted, width)
     shared = full_contingency(predicted_bands, true_bands).double()
     shared[:, NO_BAND] = 0
-    true_size = torch.bincount(true_bands.flatten(), minlength=256)[:NO_BAND]
-    predicted_size = torch.bincount(predicted_bands.flatten(), minlength=256)
+    true_size = torch.bincount(true_bands.flatten(), minlength=256)[:NO_BAND].cpu()
+    predicted_size = torch.bincount(predicted_bands.flatten(), minlength=256).cpu()
     predicted_size[NO_BAND] = 0
     return 2 * shared / (true_size[:, None] + predicted_size[None]).clamp(min=1)
 
@@ -114,8 +114,8 @@ def video_object_jf(
     Source: metrics of Zadaianchuk et al., VideoSAUR, NeurIPS 2023.
     """
     check_labels(predicted, truth)
-    present = torch.zeros(255, dtype=torch.bool, device=truth.device)
-    jaccard = torch.zeros(255, 256, dtype=torch.float64, device=truth.device)
+    present = torch.zeros(255, dtype=torch.bool)
+    jaccard = torch.zeros(255, 256, dtype=torch.float64)
     boundary = torch.zeros_like(jaccard)
     for frame_predicted, frame_truth in zip(predicted, truth, strict=True):
         table = full_contingency(frame_predicted, frame_truth)

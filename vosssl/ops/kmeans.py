@@ -67,13 +67,13 @@ def _means(points: Tensor, assigned: Tensor, centres: Tensor) -> Tensor:
 def _spread_start(points: Tensor, clusters: int, *, seed: int) -> Tensor:
     """k-means++: each next centre is drawn in proportion to a point's squared distance to the nearest one."""
     generator = torch.Generator().manual_seed(seed)
-    draws = torch.rand(clusters, len(points), generator=generator, dtype=torch.float64).to(points.device)
+    draws = torch.rand(clusters, len(points), generator=generator, dtype=torch.float64)  # on the CPU
     rows = torch.arange(len(points), device=points.device)
-    chosen = [points[rows, (draws[0] * points.shape[1]).long()]]  # (B, D)
+    chosen = [points[rows, (draws[0] * points.shape[1]).long().to(points.device)]]  # (B, D)
     gap = (points - chosen[0][:, None]).square().sum(dim=-1)  # (B, N)
     for draw in draws[1:]:
-        mass = gap.double().cumsum(dim=1)  # (B, N)
+        mass = gap.cpu().double().cumsum(dim=1)  # (B, N); sums over many points want double precision
         place = torch.searchsorted(mass, (draw * mass[:, -1])[:, None], right=True).squeeze(1)
-        chosen.append(points[rows, place.clamp(max=points.shape[1] - 1)])
+        chosen.append(points[rows, place.clamp(max=points.shape[1] - 1).to(points.device)])
         gap = torch.minimum(gap, (points - chosen[-1][:, None]).square().sum(dim=-1))
     return torch.stack(chosen, dim=1)

@@ -45,7 +45,7 @@ def order_over_time(similarity: Tensor, *, temperature: float = 0.1) -> Tensor:
     count = similarity.shape[-1]
     order = torch.arange(count).repeat(len(similarity) + 1, 1)
     chain = torch.eye(count, dtype=torch.float64)
-    for time, step in enumerate((similarity.double() / temperature).softmax(dim=-1).cpu(), start=1):
+    for time, step in enumerate((similarity.cpu().double() / temperature).softmax(dim=-1), start=1):
         chain = chain @ step
         order[time] = optimal_assignment(chain)[1]
     return order
