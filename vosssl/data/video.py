@@ -2,21 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
-from vosssl.clip import Clip
+from torch import Tensor
+
+from vosssl.clip import Clip, Frame
 from vosssl.data.io import IMAGE_SUFFIXES
 from vosssl.data.listing import LabelFiles, label_names, labels_beside, neighbours
 from vosssl.data.sources import CameraVideo, ClipVideo, FileVideo, FolderVideo, Video, fitted_size
 from vosssl.ops.resize import Size
 
-__all__ = ["Video", "clip_video", "fitted_size", "load_clip", "open_video"]
+__all__ = ["FirstFrames", "Video", "clip_video", "fitted_size", "load_clip", "open_video"]
 
 
 def clip_video(clip: Clip) -> Video:
     """A clip in memory as a video, for evaluation."""
     return ClipVideo(clip)
+
+
+class FirstFrames(Video):
+    """The beginning of another video, decoded as lazily.
+
+    Args:
+        video: the whole one.
+        frames: how many frames to keep, at most.
+
+    Raises:
+        ValueError: fewer than one frame.
+    """
+
+    def __init__(self, video: Video, frames: int) -> None:
+        if frames < 1:
+            raise ValueError(f"the first {frames} frames of {video.name} were asked for, expected 1 or more")
+        super().__init__(video.name, read_ahead=video.read_ahead)
+        self._video = video
+        self._length = min(frames, len(video))
+
+    @property
+    def native_size(self) -> Size:
+        return self._video.size
+
+    @property
+    def frame_names(self) -> tuple[str, ...]:
+        return self._video.frame_names[: self._length]
+
+    @property
+    def labelled(self) -> Tensor | None:
+        flags = self._video.labelled
+        return None if flags is None or not bool(flags[: self._length].any()) else flags[: self._length]
+
+    def __len__(self) -> int:
+        return self._length
+
+    def _decode(self, indices: Iterable[int] | None, size: Size) -> Iterator[Frame]:
+        return self._video._decode(range(self._length) if indices is None else indices, size)
 
 
 def open_video(

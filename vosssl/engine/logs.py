@@ -269,6 +269,18 @@ def peak_memory(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def reset_peak_memory(device: torch.device) -> bool:
+    """Makes `peak_memory` start anew; False where the system cannot (it can on CUDA and on Linux)."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return True
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # 5: forget the largest resident size, see proc(5)
+    except OSError:
+        return False
+    return True
+
+
 def duration(seconds: float) -> str:
     """Seconds as h:mm:ss or m:ss."""
     minutes, rest = divmod(round(max(seconds, 0.0)), 60)
