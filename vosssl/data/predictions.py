@@ -19,11 +19,13 @@ from vosssl.data.prediction_folders import (
     label_files,
     object_numbers,
 )
+from vosssl.data.prediction_json import is_list, named_lists, open_burst, open_tracks
+from vosssl.data.prediction_npz import NpzFiles
 from vosssl.data.prediction_set import ObjectMasks, Predictions
 
 __all__ = ["Kind", "ObjectMasks", "Predictions", "open_predictions"]
 
-Kind = Literal["auto", "labels", "binary", "colours", "objects"]
+Kind = Literal["auto", "labels", "binary", "colours", "objects", "npz", "coco", "burst"]
 _ROOTS = ("Annotations/480p", "Annotations", "Annotations_6fps")  # below what may be passed
 _DEPTH = 3  # folders between the one passed and its sequences, at most
 
@@ -34,21 +36,25 @@ def open_predictions(
     kind: Kind = "auto",
     palette: Tensor | str | Path | None = None,
     first_object: int | None = None,
+    videos: str | Path | None = None,
 ) -> Predictions:
     """Opens predictions; nothing is decoded before it is asked for.
 
     Args:
-        path: a folder with a folder per sequence (`Annotations` above them may be left out).
+        path: a folder with a folder per sequence (`Annotations` above them may be left out) or an NPZ file
+            per sequence, or a JSON file.
         kind: `labels`: one image a frame, palette indices of 1 to 8 bits or grey values are the ids.
             `binary`: one image a frame, 0 and 255: what is above 0 is object 1; never guessed, since 255 is
             void elsewhere. `colours`: one image a frame whose colours stand for ids. `objects`: a folder per
-            object with binary images (SA-V). `auto`: `objects` where folders of numbers are found, else
-            `labels`, and `colours` for images in RGB.
+            object with binary images (SA-V). `npz`: see NpzFiles. `coco`: run lengths of YouTube-VIS;
+            `burst`: of BURST. `auto`: what is found there; `labels`, and `colours` for images in RGB.
         palette: (N, 3), colours of ids 0..N-1; or a palette PNG, or a folder of them such as the truth, whose
             colours are taken; None: those of DAVIS. Where there is neither, `palette.inferred_palette` learns
             them from a first frame.
         first_object: for `objects`, the folder number that becomes id 1; None: 0 where any sequence has a
             folder 0 (as SA-V has), else 1.
+        videos: for results of YouTube-VIS, the annotation file that lists the videos with their frames;
+            without it they are called by their numbers.
 
     Returns:
         The predictions. A sequence's name is that of its folder, whatever lies above it.
@@ -63,8 +69,16 @@ def open_predictions(
     if not root.exists():
         raise FileNotFoundError(f"no predictions {root}{neighbours(root)}")
     if not root.is_dir():
-        raise ValueError(f"predictions {root} are a file, expected a folder with a folder per sequence")
+        return _open_file(root, kind, None if videos is None else Path(videos).expanduser())
     root = _below(root)
+    if kind == "npz" or (kind == "auto" and any(root.glob("*.npz"))):
+        return _open_npz(root)
+    if kind in ("coco", "burst"):
+        raise ValueError(f"predictions {root} are a folder, expected a JSON file for kind {kind!r}")
+    return _open_folders(root, kind, palette=_palette(palette), first_object=first_object)
+
+
+def _open_folders(root: Path, kind: Kind, *, palette: Tensor, first_object: int | None) -> Predictions:
     found = dict(_sequences(root, _DEPTH))
     _require_some(root, found)
     per_object = [name for name, is_objects in found.items() if is_objects]
@@ -82,8 +96,37 @@ def open_predictions(
             f"sequence {root / per_object[0]} has a folder per object, expected its label images; "
             "pass kind='objects'"
         )
-    assert kind != "objects"
-    return LabelFolders(root, _by_name(root, list(found)), kind=kind, palette=_palette(palette))
+    how = kind if kind in ("binary", "colours", "labels") else "auto"
+    return LabelFolders(root, _by_name(root, list(found)), kind=how, palette=palette)
+
+
+def _open_file(path: Path, kind: Kind, videos: Path | None) -> Predictions:
+    if path.suffix.lower() == ".npz" and kind in ("auto", "npz"):
+        return NpzFiles(path.parent, {path.stem: path.name})
+    if path.suffix.lower() != ".json" or kind not in ("auto", "coco", "burst"):
+        raise ValueError(
+            f"predictions {path} are a file, expected a folder with a folder per sequence, an NPZ file or a "
+            "JSON file of run lengths; unpack archives first"
+        )
+    if videos is not None and not videos.is_file():
+        raise FileNotFoundError(f"no annotation file {videos}{neighbours(videos)}")
+    burst = kind == "burst" or (kind == "auto" and not is_list(path) and "sequences" in named_lists(path))
+    opened = open_burst(path) if burst else open_tracks(path, videos)
+    if not opened.sequences:
+        raise ValueError(f"no predictions in {path}: it lists no objects and no videos")
+    return opened
+
+
+def _open_npz(root: Path) -> NpzFiles:
+    files = sorted((path.name for path in root.glob("*.npz")), key=natural_order)
+    if not files:
+        raise ValueError(f"no NPZ files in {root}, {contents(root)}")
+    mixed = next((name for name in _subfolders(root) if _holds_labels(root / name)), None)
+    if mixed:
+        raise ValueError(
+            f"{root} holds NPZ files and the images of {mixed}; expected one kind, move the other"
+        )
+    return NpzFiles(root, {Path(file).stem: file for file in _by_name(root, files).values()})
 
 
 def _below(root: Path) -> Path:
