@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from vosssl.data.files import atomic_write, require_space
+from vosssl.data.files import atomic_write, path_inside, require_space
 
 
 @pytest.mark.parametrize("durable", [True, False])
@@ -91,3 +91,14 @@ def test_a_writer_that_hides_the_reason_is_judged_by_the_space_left(
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(1000, 1000, 0))
     with pytest.raises(OSError, match="disk full while writing"), atomic_write(tmp_path / "a.txt"):
         raise RuntimeError("unexpected pos 64 vs 0")  # what torch.save says
+
+
+@pytest.mark.parametrize("name", ["..", "../a", "a/../../b", "/etc/passwd", "", ".", "a/.."])
+def test_a_name_that_leads_out_of_a_folder_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="names no place inside"):
+        path_inside(tmp_path, name)
+
+
+@pytest.mark.parametrize("name", ["dog", "day 1/dog", "..dog", "a..b/c..", "a/../b"])
+def test_a_name_inside_a_folder_is_joined(tmp_path: Path, name: str) -> None:
+    assert path_inside(tmp_path, name) == tmp_path / name

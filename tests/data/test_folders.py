@@ -64,6 +64,12 @@ def test_a_split_file_names_videos_or_pairs_of_files(root: Path) -> None:
     assert read_split(root / "odd.txt") == {"bear": None, "dog": ["1"]}
 
 
+def test_a_split_file_cannot_name_places_outside_the_dataset(tmp_path: Path) -> None:
+    (tmp_path / "val.txt").write_text("dog\n../../elsewhere\n")
+    with pytest.raises(ValueError, match=r"val\.txt names \.\./\.\./elsewhere, which lies outside"):
+        read_split(tmp_path / "val.txt")
+
+
 def test_a_clip_is_a_function_of_its_draw(root: Path) -> None:
     dataset = FolderDataset(root, num_frames=3, stride=2, **DAVIS)
     assert len(dataset) == 2  # the dog is too short for 5 frames

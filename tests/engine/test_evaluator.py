@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,17 @@ def test_predictions_are_written_scored_and_not_made_twice(tmp_path: Path) -> No
     truth = scene("a").labels
     assert truth is not None
     assert torch.equal(read_labels(tmp_path / "a" / "00003.png"), truth[0])
+
+
+@pytest.mark.parametrize("video, frame", [("../escaped", "00000"), ("a", "../../escaped")])
+def test_names_that_lead_out_of_the_folder_are_not_written(tmp_path: Path, video: str, frame: str) -> None:
+    clip = replace(scene(video, length=1), frame_names=(frame,))
+    label_video = follow(CopyFirstMask(), prompt_first=True)
+    with pytest.raises(ValueError, match=r"names no place inside .*expected a name without"):
+        predict(
+            follow(CopyFirstMask(), prompt_first=True), [clip_video(clip)], tmp_path / "out", progress=False
+        )
+    assert not [path for path in tmp_path.rglob("*.png") if "escaped" in path.name]
 
 
 def test_an_interrupted_video_leaves_no_folder(tmp_path: Path) -> None:

@@ -73,6 +73,28 @@ def _disk_full(error: BaseException, folder: Path) -> bool:
     return isinstance(error, (OSError, RuntimeError)) and shutil.disk_usage(folder).free < _FULL_BELOW
 
 
+def path_inside(folder: str | Path, name: str) -> Path:
+    """A path inside a folder, from a name that came from somewhere else.
+
+    Args:
+        folder: where files may be written.
+        name: of a video or a frame; may hold subfolders.
+
+    Returns:
+        folder / name.
+
+    Raises:
+        ValueError: a name that leads out of the folder, or to the folder itself.
+    """
+    path = Path(folder, name)
+    inside = os.path.relpath(os.path.normpath(path), folder)
+    if Path(name).is_absolute() or inside == os.curdir or Path(inside).parts[0] == os.pardir:
+        raise ValueError(
+            f"{name!r} names no place inside {folder}; expected a name without '..' or a leading '/'"
+        )
+    return path
+
+
 def require_space(folder: str | Path, needed: int, *, what: str) -> None:
     """Refuses to start writing what cannot fit.
 

@@ -254,7 +254,7 @@ def read_split(path: Path) -> Sequences:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: an empty one.
+        ValueError: an empty one, or one that names a place outside the dataset.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no split file {path}{neighbours(path)}")
@@ -270,6 +270,9 @@ def read_split(path: Path) -> Sequences:
             frames.append(image.stem)
         else:
             found[words[0].strip("/")] = None
+    for name in found:
+        if ".." in Path(name).parts:
+            raise ValueError(f"split file {path} names {name}, which lies outside the dataset; remove it")
     if not found:
         raise ValueError(f"split file {path} names no video")
     return found

@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vosssl.clip import Frame
+from vosssl.data.files import path_inside
 from vosssl.data.io import read_labels, write_labels
 from vosssl.data.listing import natural_order
 from vosssl.data.video import Video
@@ -116,19 +117,22 @@ def predict(
 
     Returns:
         What was done.
+
+    Raises:
+        ValueError: a video or frame whose name leads out of its folder.
     """
     label_video = _as_function(label_video)
     watch = Stopwatch()
     done = skipped = 0
     for video in _with_bar(videos, "predict", progress=progress):
-        folder = Path(out_dir) / video.name
+        folder = path_inside(out_dir, video.name)
         if folder.is_dir():
             skipped += 1
             continue
         partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         for frame, labels in watch.over(label_video(video)):
-            write_labels(partial / f"{frame.name}.png", labels)
+            write_labels(path_inside(partial, f"{frame.name}.png"), labels)
         partial.rename(folder)
         done += 1
     return Predicted(done, skipped, watch.frames, watch.seconds)
