@@ -57,3 +57,11 @@ def test_a_collapsed_run_is_named_and_a_sound_one_is_not() -> None:
     }
     sound = collapse_measures(torch.eye(4)[None, None], _halves(), _halves())
     assert collapse_alarms(sound) == {}
+
+
+def test_the_measures_of_half_precision_traces_are_numbers() -> None:
+    masks = torch.zeros(1, 1, 3, 4, 4).half()
+    masks[:, :, 0] = 1
+    measures = collapse_measures(torch.randn(1, 1, 3, 8).half(), masks, masks)
+    assert all(bool(measure.isfinite()) for measure in measures.values())
+    assert measures["attention_entropy"] == 0

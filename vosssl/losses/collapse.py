@@ -71,6 +71,7 @@ def collapse_measures(slots: Tensor, masks: Tensor, attention: Tensor) -> dict[s
         `slot_usage`, `largest_share`, `attention_entropy`, `duplicate_slots`: scalars on the device of the
         slots.
     """
+    slots, masks, attention = slots.float(), masks.float(), attention.float()  # small numbers vanish in half
     return {
         "slot_usage": slot_usage(masks),
         "largest_share": largest_share(masks),
