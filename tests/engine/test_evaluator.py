@@ -199,9 +199,7 @@ def test_names_that_lead_out_of_the_folder_are_not_written(tmp_path: Path, video
     clip = replace(scene(video, length=1), frame_names=(frame,))
     label_video = follow(CopyFirstMask(), prompt_first=True)
     with pytest.raises(ValueError, match=r"names no place inside .*expected a name without"):
-        predict(
-            follow(CopyFirstMask(), prompt_first=True), [clip_video(clip)], tmp_path / "out", progress=False
-        )
+        predict(label_video, [clip_video(clip)], tmp_path / "out", progress=False)
     assert not [path for path in tmp_path.rglob("*.png") if "escaped" in path.name]
 
 
