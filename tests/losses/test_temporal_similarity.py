@@ -68,3 +68,8 @@ def test_the_official_similarities_agree() -> None:
     assert torch.allclose(similarity_distribution(alone), golden["loss/similarity_self"], atol=1e-6)
     plain = similarity_logits(features[:, :-1], features[:, 1:], temperature=0.5, threshold=0.1, floor=-2.0)
     assert torch.allclose(plain, golden["loss/similarity_nosoftmax"], atol=1e-6)
+
+
+def test_a_single_frame_has_no_future() -> None:
+    with pytest.raises(ValueError, match="clips of 1 frames, expected more than 1"):
+        temporal_similarity(torch.randn(2, 1, 4, 3), temperature=0.1)

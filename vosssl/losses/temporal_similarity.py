@@ -60,9 +60,17 @@ def temporal_similarity(
     Returns:
         (B, T - shift, P, P) probabilities over the patches of the later frame, without gradient.
 
+    Raises:
+        ValueError: clips that end before the later frame.
+
     Source: Zadaianchuk et al., "Object-Centric Learning for Real-World Videos by Predicting Temporal Feature
         Similarities" (VideoSAUR), NeurIPS 2023, section 3.1.
     """
+    if keys.shape[1] <= shift:
+        raise ValueError(
+            f"keys are of clips of {keys.shape[1]} frames, expected more than {shift} to look that far ahead; "
+            "use longer clips"
+        )
     with torch.autocast(keys.device.type, enabled=False):  # a small temperature magnifies rounding
         keys = keys.float()
         logits = similarity_logits(
