@@ -196,7 +196,8 @@ class FrameView {
     });
     const scale = make("div", { class: "scale" });
     for (const mark of [high, (high + low) / 2, low]) scale.append(make("span", {}, mark.toFixed(1)));
-    return make("div", {}, make("h4", {}, title), make("div", { class: "chart" }, scale, this.seekable(svg)), legend);
+    const heading = title ? [make("h4", {}, title)] : [];
+    return make("div", {}, ...heading, make("div", { class: "chart" }, scale, this.seekable(svg)), legend);
   }
 
   async load() {

@@ -29,10 +29,10 @@ def fit(size: Size, side: int) -> Size:
     return max(1, round(size[0] * side / longer)), max(1, round(size[1] * side / longer))
 
 
-def image_sheet(frames: Tensor) -> dict[str, Any]:
-    """Frames (T, 3, H, W) uint8 as one JPEG, row by row."""
+def image_sheet(frames: Tensor, *, quality: int = 82) -> dict[str, Any]:
+    """Frames (T, 3, H, W) uint8 as one JPEG of a quality from 1 to 100, row by row."""
     sheet, columns = _sheet(frames)
-    url = _data_url(encode_image(sheet, image_format="jpeg", quality=82), "jpeg")
+    url = _data_url(encode_image(sheet, image_format="jpeg", quality=quality), "jpeg")
     return {"url": url, "columns": columns, "height": frames.shape[-2], "width": frames.shape[-1]}
 
 
