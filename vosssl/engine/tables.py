@@ -1,0 +1,255 @@
+"""Reports as Markdown, and several reports side by side: means with intervals, differences per sequence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from vosssl.engine.report import Report, format_table
+from vosssl.engine.significance import Difference, Interval, bootstrap_interval, paired_difference, values_of
+
+NAMED = 3  # examples in a message
+
+
+class Section(NamedTuple):
+    """One table: a line above it, the headings, and rows of a name and numbers or texts."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str | float]]
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str | float]], *, title: str = "") -> str:
+    """A Markdown table, its first column to the left, the others to the right.
+
+    Args:
+        header: names of the columns.
+        rows: a name, then numbers or texts; NaN is shown as a dash.
+        title: a paragraph above; none when empty.
+
+    Returns:
+        Lines that end with a newline.
+    """
+    cells = [list(header), *([_cell(value) for value in row] for row in rows)]
+    lines = [f"| {' | '.join(map(_escaped, row))} |" for row in cells]
+    rule = f"| {' | '.join(['---', *['---:'] * (len(header) - 1)])} |"
+    return "\n".join([*([title, ""] if title else []), lines[0], rule, *lines[1:], ""])
+
+
+def report_markdown(report: Report, *, columns: Sequence[str] | None = None, intervals: bool = True) -> str:
+    """A report as Markdown: a row per sequence, the means, and their 95 % intervals over sequences.
+
+    Args:
+        report: with scores.
+        columns: metrics; None for all.
+        intervals: whether the last row is there.
+
+    Returns:
+        The table with its protocol above.
+    """
+    columns = list(report.metrics if columns is None else columns)
+    rows: list[list[str | float]] = [
+        [video, *(report.mean(metric, video=video) for metric in columns)] for video in report.videos
+    ]
+    rows.append(["**mean**", *(report.mean(metric) for metric in columns)])
+    if intervals:
+        rows.append(["95 % interval", *(interval_text(interval_of(report, metric)) for metric in columns)])
+    protocol = f"Protocol {report.protocol}, " if report.protocol else ""
+    return markdown_table(["sequence", *columns], rows, title=f"{protocol}{len(report.videos)} sequences.")
+
+
+def interval_of(report: Report, metric: str) -> Interval:
+    """The 95 % interval of a metric's mean over the report's videos."""
+    values, weights = values_of(report.scores, metric)
+    return bootstrap_interval(values, weights_by_video=weights)
+
+
+def difference_of(first: Report, second: Report, metric: str) -> Difference:
+    """Second minus first over the videos that both scored; NaN where they share none.
+
+    Args:
+        first: a report.
+        second: another of the same protocol.
+        metric: a score's name or `J&F`.
+
+    Returns:
+        The difference with its interval.
+    """
+    rows = [values_of(report.scores, metric) for report in (first, second)]
+    shared = rows[0][0].keys() & rows[1][0].keys()
+    if not shared:
+        return Difference(*[math.nan] * 4)
+    (before, weights_before), (after, weights_after) = (
+        [{video: part[video] for video in shared} for part in row] for row in rows
+    )
+    return paired_difference(before, after, weights_first=weights_before, weights_second=weights_after)
+
+
+def interval_text(interval: Interval, *, signed: bool = False) -> str:
+    """`[low, high]`, a dash where there is none."""
+    if math.isnan(interval.low):
+        return "-"
+    low, high = (f"{end:+.3f}" if signed else f"{end:.3f}" for end in interval)
+    return f"[{low}, {high}]"
+
+
+def why_not_comparable(reports: Mapping[str, Report]) -> list[str]:
+    """What forbids to put reports into one table, a sentence each.
+
+    Args:
+        reports: by name; the others are held against the first.
+
+    Returns:
+        Other protocols, sequences, objects or frames; empty when all measured the same thing.
+    """
+    (name, first), *others = reports.items()
+    found = []
+    for other_name, other in others:
+        if first.protocol != other.protocol:
+            found.append(
+                f"{name} follows protocol {first.protocol or '(none named)'}, {other_name} follows "
+                f"{other.protocol or '(none named)'}: they do not measure the same"
+            )
+        for one, two, a, b in ((name, other_name, first, other), (other_name, name, other, first)):
+            alone = [video for video in a.videos if video not in set(b.videos)]
+            if alone:
+                found.append(f"{one} has {_named(alone, 'sequence')} that {two} has not scored")
+        found += _other_truth(name, first, other_name, other)
+    return found
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """Several reports in one table, each held against the first.
+
+    Attributes:
+        reports: by name, the first is the one that differences start from.
+        metric: what differences per sequence are of.
+        notes: footnotes; why the comparison is not a fair one, where it is forced.
+    """
+
+    reports: Mapping[str, Report]
+    metric: str = "J&F"
+    notes: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Metrics that every report has, without recall and decay."""
+        first, *others = self.reports.values()
+        shared = [name for name in first.metrics if all(name in other.metrics for other in others)]
+        return tuple(name for name in shared if not name.endswith(("/recall", "/decay")))
+
+    def sections(self) -> list[Section]:
+        """Means, then differences of the means, then values per sequence with their differences."""
+        first, *others = self.reports
+        protocols = " / ".join(dict.fromkeys(r.protocol or "(none)" for r in self.reports.values()))
+        mark = " *" if self.notes else ""
+        means: list[list[str | float]] = [
+            [name + mark, f"{len(report.videos)}", *(_mean_text(report, metric) for metric in self.columns)]
+            for name, report in self.reports.items()
+        ]
+        found = [Section(f"Protocol {protocols}; 95 % intervals over sequences", self._header(), means)]
+        if others:
+            rows = [self._change(first, other) for other in others]
+            header = ["difference", "sequences", *self.columns]
+            found.append(Section(f"Against {first}, on the sequences of both", header, rows))
+        return [*found, self._per_sequence()]
+
+    def text(self) -> str:
+        """Aligned plain text."""
+        tables = [format_table(part.header, part.rows, title=part.title) for part in self.sections()]
+        return "\n\n".join([*tables, *(["\n".join(self._footnotes())] if self.notes else [])])
+
+    def markdown(self) -> str:
+        """The same as Markdown."""
+        tables = [
+            markdown_table(part.header, part.rows, title=f"**{part.title}**") for part in self.sections()
+        ]
+        return "\n".join([*tables, *(line.replace("*", "\\*", 1) for line in self._footnotes())])
+
+    def _header(self) -> list[str]:
+        return ["method", "sequences", *self.columns]
+
+    def _footnotes(self) -> list[str]:
+        return [f"* not a fair comparison: {note}." for note in self.notes]
+
+    def _change(self, first: str, other: str) -> list[str | float]:
+        before, after = self.reports[first], self.reports[other]
+        shared = {*before.videos} & {*after.videos}
+        cells = []
+        for metric in self.columns:
+            change = difference_of(before, after, metric)
+            interval = interval_text(Interval(change.low, change.high), signed=True)
+            cells.append("-" if math.isnan(change.mean) else f"{change.mean:+.3f} {interval}")
+        return [f"{other} - {first}", f"{len(shared)}", *cells]
+
+    def _per_sequence(self) -> Section:
+        """A row per sequence of any report, the largest loss of the last report first."""
+        first, *others = self.reports
+        values = {name: report.per_video(self.metric) for name, report in self.reports.items()}
+        videos = list(dict.fromkeys(video for report in self.reports.values() for video in report.videos))
+        rows: list[list[str | float]] = []
+        for video in videos:
+            row = [values[name].get(video, math.nan) for name in self.reports]
+            changes = [value - row[0] for value in row[1:]]
+            rows.append([video, *row, *("-" if math.isnan(c) else f"{c:+.3f}" for c in changes)])
+        rows.sort(key=lambda row: _sort_key(row, len(others)))
+        header = ["sequence", *self.reports, *(f"{other} - {first}" for other in others)]
+        return Section(f"{self.metric} per sequence", header, rows)
+
+
+def _sort_key(row: Sequence[str | float], others: int) -> tuple[bool, float]:
+    """By the last difference (or, of one report, by the value); unknown ones last."""
+    last = row[-1]
+    if others and last == "-":
+        return True, 0.0
+    value = float(last)
+    return math.isnan(value), value if not math.isnan(value) else 0.0
+
+
+def _mean_text(report: Report, metric: str) -> str:
+    mean = report.mean(metric)
+    return "-" if math.isnan(mean) else f"{mean:.3f} {interval_text(interval_of(report, metric))}"
+
+
+def _other_truth(name: str, first: Report, other_name: str, other: Report) -> list[str]:
+    """Sequences of both in which other objects or frames were scored."""
+    found = []
+    for what, of in (("objects", _objects), ("frames", _frames)):
+        here, there = of(first), of(other)
+        differing = [video for video in here if video in there and here[video] != there[video]]
+        if differing:
+            found.append(f"{name} and {other_name} scored other {what} in {_named(differing, 'sequence')}")
+    return found
+
+
+def _objects(report: Report) -> dict[str, set[int]]:
+    objects: dict[str, set[int]] = {}
+    for score in report.scores:
+        if score.object is not None:
+            objects.setdefault(score.video, set()).add(score.object)
+    return objects
+
+
+def _frames(report: Report) -> dict[str, set[str]]:
+    frames: dict[str, set[str]] = {}
+    for curve in report.curves:
+        frames.setdefault(curve.video, set()).update(curve.frames)
+    return frames
+
+
+def _named(names: Sequence[str], what: str) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{what}{'s' if len(names) > 1 else ''} {', '.join(names[:NAMED])}{more}"
+
+
+def _cell(value: str | float) -> str:
+    if isinstance(value, str):
+        return value
+    return "-" if math.isnan(value) else f"{value:.3f}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
