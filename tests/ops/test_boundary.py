@@ -13,8 +13,6 @@ from vosssl.ops.boundary import (
     boundary_radius,
     dilate_disc,
     disc_half_widths,
-    discs_at,
-    pack_masks,
     set_pixels,
     unpack_bits,
 )
@@ -52,15 +50,6 @@ def test_a_dilated_pixel_is_the_exact_disc(radius: int) -> None:
     assert (2 * torch.tensor(disc_half_widths(radius)) + 1).tolist() == disc.sum(dim=1).tolist()
 
 
-@pytest.mark.parametrize("radius", range(1, 31, 4))
-def test_reading_discs_at_pixels_equals_dilating_the_image(radius: int) -> None:
-    generator = torch.Generator().manual_seed(radius)
-    maps = torch.randint(0, 256, (2, 33, 47), generator=generator).byte()
-    maps *= torch.rand(2, 33, 47, generator=generator) < 0.02
-    pixels = torch.arange(33 * 47)
-    assert torch.equal(discs_at(maps, pixels, radius), dilate_disc(maps, radius).flatten(1))
-
-
 @pytest.mark.parametrize("size", [(1, 6), (6, 1), (1, 1), (2, 2), (5, 7)])
 def test_the_boundary_map_follows_its_definition_at_any_size(size: tuple[int, int]) -> None:
     height, width = size
@@ -78,17 +67,16 @@ def test_the_boundary_map_follows_its_definition_at_any_size(size: tuple[int, in
     assert torch.equal(boundary_map(mask), expected)
 
 
-def test_masks_survive_packing() -> None:
-    labels = torch.randint(0, 12, (9, 13), generator=torch.Generator().manual_seed(0)).byte()
-    ids = list(range(1, 12))
-    rows = unpack_bits(pack_masks(labels, ids), len(ids))
-    assert rows.shape == (11, 9, 13)
-    assert all(torch.equal(rows[place].bool(), labels == identity) for place, identity in enumerate(ids))
+def test_bits_come_apart_as_rows() -> None:
+    maps = torch.tensor([[5, 0], [1, 128]], dtype=torch.uint8)
+    assert unpack_bits(maps, 9)[:, 0].tolist() == [1, 0, 1, 0, 0, 0, 0, 0, 1]
+    assert unpack_bits(maps, 16)[15].tolist() == [0, 1]
 
 
-def test_boundaries_of_packed_masks_are_those_of_each_mask() -> None:
+def test_boundaries_of_bit_maps_are_those_of_each_mask() -> None:
     labels = torch.randint(0, 4, (9, 13), generator=torch.Generator().manual_seed(1)).byte()
-    rows = unpack_bits(boundary_map(pack_masks(labels, [1, 2, 3])), 3)
+    maps = sum(((labels == k + 1).byte() << k for k in range(3)), torch.zeros_like(labels))
+    rows = unpack_bits(boundary_map(maps[None]), 3)
     assert all(torch.equal(rows[k].bool(), boundary_map(labels == k + 1)) for k in range(3))
 
 

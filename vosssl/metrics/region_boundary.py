@@ -6,9 +6,8 @@ within the disc of `boundary_radius`; both boundaries empty: F = 1; exactly one 
 (truth 255) are cut out of both masks before anything else. Counts are integers, so the values equal the
 official ones bit for bit.
 
-One pass scores all objects, or all pairs of proposals and objects, of a frame: masks travel as bits, the
-joint bounding box is cropped (which changes nothing), and only boundary pixels look at their
-neighbourhood.
+One pass scores all objects, or all pairs of proposals and objects, of several frames: only places where a
+label changes are looked at (`outlines`), and masks are bits there.
 
 Source: Perazzi et al., DAVIS 2016, CVPR, section 4; Pont-Tuset et al., DAVIS 2017; Caelles et al., DAVIS 2019
 (unsupervised); the toolkit davis2017-evaluation for every detail.
@@ -23,23 +22,15 @@ import torch
 from torch import Tensor
 
 from vosssl.clip import VOID
-from vosssl.metrics.contingency import check_labels, joint_counts
+from vosssl.metrics.outlines import Outlines, near, trace
 from vosssl.ops.assignment import optimal_assignment
-from vosssl.ops.boundary import (
-    boundary_map,
-    boundary_radius,
-    discs_at,
-    pack_masks,
-    set_pixels,
-    union,
-    unpack_bits,
-)
+from vosssl.ops.boundary import BITS, unpack_bits
 
 RECALL_THRESHOLD = 0.5
 
 
 class FrameJF(NamedTuple):
-    """J and F of one frame: (Q, N) float64 each, proposal by object."""
+    """J and F, float64 on the CPU: (N, T) object by frame, or (Q, N, T) proposal by object by frame."""
 
     j: Tensor
     f: Tensor
@@ -61,6 +52,82 @@ class Matching(NamedTuple):
     score: Tensor  # (Q, N) float64, mean of J and F over the frames
 
 
+def paired_jf(
+    outlines: Outlines,
+    ids: Sequence[int],
+    *,
+    void: bool = False,
+    merge_predictions: bool = False,
+    merge_truth: bool = False,
+) -> FrameJF:
+    """J and F of every object against the prediction of the same id, in every frame.
+
+    Args:
+        outlines: of T frames, from `trace`.
+        ids: N ids; one that does not occur is an empty mask.
+        void: pixels with truth 255 are cut out of both masks; otherwise 255 is background.
+        merge_predictions: every predicted value above 0 is object 1.
+        merge_truth: every true value above 0, 255 included, is object 1.
+
+    Returns:
+        (N, T) J and (N, T) F.
+    """
+    count = len(ids)
+    predicted = _bit_table(ids, range(0, 2 * count, 2), 2 * count, merge=merge_predictions)
+    true = _bit_table(ids, range(1, 2 * count, 2), 2 * count, merge=merge_truth)
+    here, edges = _masks_at(outlines, predicted, true, void=void)
+    hits = edges & _swap(near(outlines, edges, _swap(edges)))
+    pixels = torch.cat([unpack_bits(maps, 2 * count) for maps in (edges, hits)])  # (4 N, P)
+    size_p, size_t, hit_p, hit_t = (
+        _per_frame(pixels, outlines).view(2, count, 2, -1).transpose(1, 2).flatten(0, 1)
+    )
+    masks = torch.cat([unpack_bits(here, 2 * count), unpack_bits(here & _swap(here), 2 * count)[::2]])
+    areas = _per_frame(masks * outlines.lengths, outlines)  # (3 N, T)
+    area_p, area_t = areas[: 2 * count].view(count, 2, -1).unbind(1)
+    return FrameJF(_jaccard(areas[2 * count :], area_p, area_t), _f_measure(hit_p, size_p, hit_t, size_t))
+
+
+def pairwise_jf(
+    outlines: Outlines,
+    *,
+    predicted_ids: Sequence[int],
+    true_ids: Sequence[int],
+    void: bool = False,
+    merge_predictions: bool = False,
+    merge_truth: bool = False,
+) -> FrameJF:
+    """J and F of every proposal against every object, in every frame.
+
+    Args:
+        outlines: of T frames, from `trace`.
+        predicted_ids: Q ids; one that does not occur is an empty mask.
+        true_ids: N ids.
+        void: as in `paired_jf`.
+        merge_predictions: as in `paired_jf`.
+        merge_truth: as in `paired_jf`.
+
+    Returns:
+        (Q, N, T) J and (Q, N, T) F.
+    """
+    split, total = len(predicted_ids), len(predicted_ids) + len(true_ids)
+    predicted = _bit_table(predicted_ids, range(split), total, merge=merge_predictions)
+    true = _bit_table(true_ids, range(split, total), total, merge=merge_truth)
+    here, edges = _masks_at(outlines, predicted, true, void=void)
+    found = near(outlines, edges, torch.full_like(edges, 255))
+    masks, on, around = (unpack_bits(maps, total).double() for maps in (here, edges, found))  # (Q + N, P)
+    weighted = masks * outlines.lengths
+    tables = []
+    starts = [0, *outlines.ends.tolist()]
+    for part in map(slice, starts[:-1], starts[1:]):
+        shared = weighted[:split, part] @ masks[split:, part].T  # (Q, N)
+        areas, sizes = weighted[:, part].sum(1), on[:, part].sum(1)
+        hits_p = on[:split, part] @ around[split:, part].T
+        hits_t = around[:split, part] @ on[split:, part].T
+        j = _jaccard(shared, areas[:split, None], areas[split:])
+        tables.append((j, _f_measure(hits_p, sizes[:split, None], hits_t, sizes[split:])))
+    return FrameJF(*(torch.stack(values, dim=-1) for values in zip(*tables, strict=True)))
+
+
 def frame_jf(
     predicted: Tensor,
     truth: Tensor,
@@ -76,43 +143,33 @@ def frame_jf(
         truth: (H, W) uint8 ids.
         predicted_ids: Q ids; one that does not occur is an empty mask.
         true_ids: N ids.
-        void: pixels with truth 255 are cut out of both masks; otherwise 255 is background.
+        void: as in `paired_jf`.
 
     Returns:
-        (Q, N) J and (Q, N) F, float64, on the CPU.
+        (Q, N) J and (Q, N) F.
 
     Raises:
         ValueError: shapes that differ, or other dtypes than uint8.
     """
-    check_labels(predicted, truth)
-    radius = boundary_radius(*truth.shape)
-    if void:
-        predicted = predicted * (truth ^ VOID).bool()
-    predicted, truth = _crop(predicted, truth, margin=radius + 1)
-    maps_p, maps_t = pack_masks(predicted, predicted_ids), pack_masks(truth, true_ids)
-    if len(predicted_ids) == len(true_ids) == 1:
-        pixels = [maps.count_nonzero().view(1) for maps in (maps_p & maps_t, maps_p, maps_t)]
-        j = _jaccard(pixels[0][None], pixels[1], pixels[2])
-    else:
-        j = _jaccard(*_areas(predicted, truth, predicted_ids, true_ids))
-    f = _f_measure(maps_p, maps_t, radius, len(predicted_ids), len(true_ids))
-    return FrameJF(j.cpu(), f.cpu())
+    outlines = trace(predicted[None], truth[None])
+    pairs = pairwise_jf(outlines, predicted_ids=predicted_ids, true_ids=true_ids, void=void)
+    return FrameJF(pairs.j[..., 0], pairs.f[..., 0])
 
 
 def paired_frame_jf(predicted: Tensor, truth: Tensor, ids: Sequence[int], *, void: bool = False) -> FrameJF:
-    """J and F of every object against the prediction of the same id.
+    """J and F of every object of one frame against the prediction of the same id.
 
     Args:
         predicted: (H, W) uint8 ids.
         truth: (H, W) uint8 ids.
         ids: N ids.
-        void: as in `frame_jf`.
+        void: as in `paired_jf`.
 
     Returns:
-        (N,) J and (N,) F, float64, on the CPU.
+        (N,) J and (N,) F.
     """
-    pairs = frame_jf(predicted, truth, predicted_ids=ids, true_ids=ids, void=void)
-    return FrameJF(pairs.j.diagonal(), pairs.f.diagonal())
+    pairs = paired_jf(trace(predicted[None], truth[None]), ids, void=void)
+    return FrameJF(pairs.j[:, 0], pairs.f[:, 0])
 
 
 def jaccard(predicted: Tensor, truth: Tensor) -> float:
@@ -188,43 +245,50 @@ def match_proposals(j: Tensor, f: Tensor) -> Matching:
     return Matching(proposals.tolist(), objects.tolist(), score)
 
 
-def _crop(predicted: Tensor, truth: Tensor, *, margin: int) -> tuple[Tensor, Tensor]:
-    """Both maps on the joint bounding box of what is not background, plus a margin."""
-    used = predicted | truth
-    rows, columns = used.amax(dim=1).nonzero(), used.amax(dim=0).nonzero()
-    if not len(rows):
-        return predicted[:2, :2], truth[:2, :2]
-    top, bottom = int(rows[0]) - margin, int(rows[-1]) + margin + 1
-    left, right = int(columns[0]) - margin, int(columns[-1]) + margin + 1
-    window = (slice(max(top, 0), bottom), slice(max(left, 0), right))
-    return predicted[window].contiguous(), truth[window].contiguous()
+def _bit_table(ids: Sequence[int], bits: Sequence[int], total: int, *, merge: bool) -> Tensor:
+    """(M, 256) uint8: the bits that a label sets, of `total` bits in M maps."""
+    table = torch.zeros(-(-total // BITS), VOID + 1, dtype=torch.uint8)
+    for identity, bit in zip(ids, bits, strict=True):
+        labels = slice(1, None) if merge else identity
+        table[bit // BITS, labels] |= 1 << bit % BITS
+    return table
 
 
-def _areas(
-    predicted: Tensor, truth: Tensor, predicted_ids: Sequence[int], true_ids: Sequence[int]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Pixels shared by each pair of masks, and pixels of each: (Q, N), (Q,), (N,) int64."""
-    table = joint_counts(predicted, truth)  # (256, 256), truth by prediction
-    rows, columns = list(true_ids), list(predicted_ids)
-    return table[rows][:, columns].T, table[:, columns].sum(dim=0), table[rows].sum(dim=1)
+def _masks_at(outlines: Outlines, predicted: Tensor, true: Tensor, *, void: bool) -> tuple[Tensor, Tensor]:
+    """(M, P) bit maps at each place: which masks it is in, and on the boundary of which it lies."""
+    device = outlines.places.device
+    labels_p, labels_t = outlines.predicted.flatten().int(), outlines.truth.flatten().int()  # (4 P,)
+    if void:
+        keep = (outlines.truth.flatten() != VOID).view(torch.uint8)
+        labels_p = labels_p * keep
+    here, edges = [], []
+    for of_predicted, of_true in zip(predicted.to(device), true.to(device), strict=True):
+        bits = of_predicted.index_select(0, labels_p) | of_true.index_select(0, labels_t)
+        own, right, below, beyond = bits.view(4, -1)
+        here.append(own)
+        edges.append(((own ^ right) | (own ^ below) | (own ^ beyond)) * outlines.inside)
+    return torch.stack(here), torch.stack(edges)
+
+
+def _swap(bits: Tensor) -> Tensor:
+    """Neighbouring bits, an object's prediction and truth, change places."""
+    return ((bits & 0x55) << 1) | ((bits >> 1) & 0x55)
+
+
+def _per_frame(rows: Tensor, outlines: Outlines) -> Tensor:
+    """(R, T) float64 sums of each row's (R, P) integers over the places of each frame."""
+    sums = torch.nn.functional.pad(rows.cumsum(1, dtype=torch.int64), (1, 0))[:, outlines.ends]
+    return sums.diff(dim=1, prepend=sums.new_zeros(len(sums), 1)).double().cpu()
 
 
 def _jaccard(shared: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    union = (first[:, None] + second - shared).double()
-    return torch.where(union > 0, shared / union.clamp(min=1), 1.0)
+    union = first + second - shared
+    return torch.where(union > 0, shared / union.clamp(min=1), 1.0).cpu()
 
 
-def _f_measure(maps_p: Tensor, maps_t: Tensor, radius: int, count: int, other: int) -> Tensor:
-    """(Q, N) float64 F of Q predicted and N true masks, given as bit maps (M, H, W)."""
-    edges = boundary_map(torch.cat([maps_p, maps_t]))
-    pixels = set_pixels(union(edges))  # (P,), every boundary pixel of anything
-    on = edges.flatten(1).index_select(1, pixels)  # (M, H, W) -> (M, P)
-    near = discs_at(edges, pixels, radius)
-    on_p, near_p = (unpack_bits(bits[: len(maps_p)], count).double() for bits in (on, near))  # (Q, P)
-    on_t, near_t = (unpack_bits(bits[len(maps_p) :], other).double() for bits in (on, near))  # (N, P)
-    size_p, size_t = on_p.sum(dim=1)[:, None], on_t.sum(dim=1)[None]
-    precision = on_p @ near_t.T / size_p.clamp(min=1)
-    recall = near_p @ on_t.T / size_t.clamp(min=1)
+def _f_measure(hits_p: Tensor, size_p: Tensor, hits_t: Tensor, size_t: Tensor) -> Tensor:
+    """F from how many boundary pixels were found, and how many there are, on either side."""
+    precision, recall = hits_p / size_p.clamp(min=1), hits_t / size_t.clamp(min=1)
     total = precision + recall
     f = 2 * precision * recall / torch.where(total > 0, total, 1.0)
-    return torch.where((size_p == 0) & (size_t == 0), 1.0, f)
+    return torch.where((size_p == 0) & (size_t == 0), 1.0, f).cpu()

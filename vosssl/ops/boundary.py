@@ -7,7 +7,6 @@ uint8 carries eight masks, so that the boundaries of all objects are found, and 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -41,23 +40,6 @@ def disc_half_widths(radius: int) -> list[int]:
         2 r + 1 half widths: row dy covers dx = -w .. w.
     """
     return [math.isqrt(radius * radius - dy * dy) for dy in range(-radius, radius + 1)]
-
-
-def pack_masks(labels: Tensor, ids: Sequence[int]) -> Tensor:
-    """Label maps as bit maps.
-
-    Args:
-        labels: (..., H, W) uint8 ids.
-        ids: N ids; bit k % 8 of map k // 8 belongs to the k-th.
-
-    Returns:
-        (ceil(N / 8), ..., H, W) uint8; at least one map.
-    """
-    maps = torch.zeros(max(1, -(-len(ids) // BITS)), *labels.shape, dtype=torch.uint8, device=labels.device)
-    for place, identity in enumerate(ids):
-        here = (~(labels ^ identity).bool()).view(torch.uint8)  # labels == identity, but vectorised
-        maps[place // BITS] |= here << (place % BITS) if place % BITS else here
-    return maps
 
 
 def unpack_bits(bits: Tensor, count: int) -> Tensor:
@@ -103,28 +85,38 @@ def boundary_map(masks: Tensor) -> Tensor:
     return edges
 
 
-def _row_unions(maps: Tensor, radius: int) -> list[Tensor]:
-    """Unions of 1, 2, 4, ... pixels to the right, of maps padded by the radius on all sides.
+def run_unions(rows: Tensor, radius: int) -> list[Tensor]:
+    """Unions of 1, 2, 4, ... positions to the right, up to the width of the disc.
 
-    Rows lie one after the other, W + 2 r apart, so that shifting is one contiguous operation. Runs that cross
-    the end of a row are wrong, and nobody reads them.
+    Args:
+        rows: (..., L) bool or bit maps: rows of pixels one after the other, so that shifting is one
+            contiguous operation. Where rows end, margins have to keep them apart.
+        radius: r in pixels.
 
     Returns:
-        Element j is (M, (H + 2 r) (W + 2 r) - 2^j + 1): the union over the 2^j pixels that start here.
+        Element j is (..., L - 2^j + 1): the union over the 2^j positions that start here.
     """
-    unions = [torch.nn.functional.pad(maps, (radius,) * 4).flatten(-2)]
+    unions = [rows]
     for level in range((2 * radius + 1).bit_length() - 1):
         unions.append(unions[-1][..., : -(1 << level)] | unions[-1][..., 1 << level :])
     return unions
 
 
-def _disc_runs(radius: int, stride: int) -> dict[int, list[int]]:
-    """The disc as runs of 2^level pixels: level -> where they start, from the disc's top-left corner."""
+def disc_runs(radius: int, stride: int) -> dict[int, list[int]]:
+    """The disc as runs of 2^level pixels.
+
+    Args:
+        radius: r in pixels.
+        stride: positions from one row to the next.
+
+    Returns:
+        level -> where runs of that length start, from the top-left corner of the disc's square.
+    """
     runs: dict[int, list[int]] = {}
     for row, half in enumerate(disc_half_widths(radius)):
         level = (2 * half + 1).bit_length() - 1
         ends = {radius - half, radius + half + 1 - (1 << level)}  # two runs that overlap make any length
-        runs.setdefault(level, []).extend(row * stride + start for start in ends)
+        runs.setdefault(level, []).extend(row * stride + start for start in sorted(ends))
     return runs
 
 
@@ -140,10 +132,11 @@ def dilate_disc(maps: Tensor, radius: int) -> Tensor:
     """
     height, width = maps.shape[-2:]
     stride = width + 2 * radius
-    unions = _row_unions(maps, radius)
+    padded = torch.nn.functional.pad(maps, (radius,) * 4)  # (..., H + 2 r, W + 2 r)
+    unions = run_unions(padded.flatten(-2), radius)
     dilated = maps.new_zeros(*maps.shape[:-2], height * stride)
     count = height * stride - 2 * radius  # up to the last pixel of the last row
-    for level, starts in _disc_runs(radius, stride).items():
+    for level, starts in disc_runs(radius, stride).items():
         for start in starts:
             dilated[..., :count] |= unions[level][..., start : start + count]
     return dilated.unflatten(-1, (height, stride))[..., :width]
@@ -153,16 +146,17 @@ def set_pixels(image: Tensor) -> Tensor:
     """Flat indices of what is not zero, fast where little is set: eight pixels are looked at as one number.
 
     Args:
-        image: (H, W) uint8.
+        image: (..., H, W) uint8.
 
     Returns:
         (P,) int64, rising.
     """
     flat = image.flatten()
-    words = torch.nn.functional.pad(flat, (0, -len(flat) % 8)).view(-1, 8)  # (H * W,) -> (-1, 8)
-    used = words.view(torch.int64).flatten().nonzero().flatten()
-    inside = words[used].nonzero()  # (P, 2): which used word, which byte of it
-    return used[inside[:, 0]] * 8 + inside[:, 1]
+    flat = torch.nn.functional.pad(flat, (0, -len(flat) % 8)) if len(flat) % 8 else flat
+    words = flat.view(torch.int64)  # (H * W / 8,)
+    used = words.nonzero().flatten()
+    inside = words[used].view(torch.uint8).nonzero().flatten()  # which byte of all the used words
+    return used[inside >> 3] * 8 + (inside & 7)
 
 
 def union(rows: Tensor) -> Tensor:
@@ -179,29 +173,3 @@ def union(rows: Tensor) -> Tensor:
         merged = rows[:half] | rows[half : 2 * half]
         rows = torch.cat([merged, rows[2 * half :]]) if len(rows) % 2 else merged
     return rows[0]
-
-
-def discs_at(maps: Tensor, pixels: Tensor, radius: int) -> Tensor:
-    """What lies within the exact disc around some pixels: `dilate_disc` read at these pixels only.
-
-    A boundary has few pixels, so reading 2 r + 1 row runs at each is far cheaper than dilating the image.
-
-    Args:
-        maps: (M, H, W) bit maps.
-        pixels: (P,) int64 flat indices y * W + x.
-        radius: r in pixels.
-
-    Returns:
-        (M, P) union of the bits within each disc.
-    """
-    width = maps.shape[-1]
-    stride = width + 2 * radius
-    corner = (pixels + pixels // width * (2 * radius)).int()  # flat index of the disc's top-left corner
-    unions = _row_unions(maps, radius)
-    found = torch.zeros(len(maps), len(pixels), dtype=maps.dtype, device=maps.device)
-    for level, starts_of_level in _disc_runs(radius, stride).items():
-        starts = torch.tensor(starts_of_level, dtype=torch.int32, device=maps.device)
-        places = (starts[:, None] + corner).flatten()  # (S, 1) + (P,) -> (S * P,)
-        for place, runs_here in enumerate(unions[level]):
-            found[place] |= union(runs_here.index_select(0, places).view(len(starts), -1))
-    return found
