@@ -68,7 +68,7 @@ def temporal_similarity(
     """
     if keys.shape[1] <= shift:
         raise ValueError(
-            f"keys are of clips of {keys.shape[1]} frames, expected more than {shift} to look that far ahead; "
+            f"keys are of clips of {keys.shape[1]} frames, expected more than {shift} to look ahead; "
             "use longer clips"
         )
     with torch.autocast(keys.device.type, enabled=False):  # a small temperature magnifies rounding
