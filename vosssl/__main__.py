@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vosssl.modes import config, helptext
 
-MODES = ("train", "eval", "predict", "inspect")
+MODES = ("train", "eval", "predict", "inspect", "benchmark")
 FLAGS_WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p")
 USER_ERRORS = (ValueError, FileNotFoundError, NotADirectoryError, FileExistsError, PermissionError, OSError)
 

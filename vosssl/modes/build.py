@@ -112,6 +112,27 @@ def create_model(name: str, *, weights: str | Path | Mapping[str, Tensor] | None
     return network.eval()
 
 
+def build_network(
+    method: Mapping[str, Any] | DictConfig, *, weights: str | Path | None = None, trusted_only: bool = False
+) -> nn.Module:
+    """Constructs the network of a method's yaml, with weights where they are given.
+
+    Args:
+        method: the yaml, with a part `network`.
+        weights: a checkpoint of ours, an official one, or a known name; None for fresh weights.
+        trusted_only: see `build`.
+
+    Returns:
+        The network, on the CPU.
+    """
+    # whole weights make those of a first stage needless: its file may be gone by now
+    first_stage = {"features": None} if weights and "features" in method["network"] else {}
+    network: nn.Module = build(method["network"], trusted_only=trusted_only, **first_stage)
+    if weights:
+        load_network(network, weights)
+    return network
+
+
 def load_network(network: nn.Module, weights: str | Path | Mapping[str, Tensor]) -> None:
     """Loads one of our run checkpoints (averaged weights where it has them), or foreign weights, strictly.
 

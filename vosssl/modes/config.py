@@ -75,8 +75,7 @@ def offer_saved_config(arguments: Sequence[str]) -> list[str]:
     path = chosen(arguments, "resume")
     if path in (None, "", "null"):
         return list(arguments)
-    saved = checkpoint.load(Path(str(path)))["config"]
-    _refuse_interpolation(saved, str(path))
+    saved = saved_config(str(path))
     store = ConfigStore.instance()
     recipe = {key: saved[key] for key in RECIPE if key in saved}
     extra = []
@@ -89,6 +88,17 @@ def offer_saved_config(arguments: Sequence[str]) -> list[str]:
     if saved.get("exp_name") and chosen(arguments, "exp_name") is None:
         extra.append(f"exp_name={saved['exp_name']}")
     return [*arguments, *extra]
+
+
+def saved_config(path: str | Path) -> dict[str, Any]:
+    """The configuration inside a checkpoint of ours, plain values only.
+
+    Raises:
+        FileNotFoundError, ValueError: the checkpoint is missing, broken, or holds anything but plain values.
+    """
+    saved: dict[str, Any] = checkpoint.load(Path(path))["config"]
+    _refuse_interpolation(saved, str(path))
+    return saved
 
 
 def _refuse_interpolation(node: Any, path: str) -> None:

@@ -20,6 +20,7 @@ modes
   eval       score a model on labelled video          mode=eval resume=… data=davis16 data.root=DAVIS
   predict    label a video, a folder or a camera      mode=predict resume=… predict.source=video.mp4
   inspect    slots and masks as one HTML page         mode=inspect resume=…
+  benchmark  many models, many datasets, one table    mode=benchmark benchmark.entries=[slots-synthetic,…]
   help       this text; `mode=help hparam=slots` shows one recipe
 
 examples
@@ -28,6 +29,10 @@ examples
   python -m vosssl --multirun mode=train hparam=slots seed=0,1,2       # a sweep: one run each
   python -m vosssl mode=train resume=runs/slots/TIME/last.ckpt         # go on after Ctrl-C or a kill
   python -m vosssl mode=eval resume=… data=davis16 data.root=DAVIS evaluate.task=lock_on
+  python -m vosssl mode=benchmark                                      # floors on generated clips
+  python -m vosssl mode=benchmark data=davis16 data.root=DAVIS 'benchmark.entries=[runs/slots/TIME/last.ckpt,
+      {{name: OSVOS, predictions: FOLDER, tasks: [lock_on], supervision: masks}}]'
+  python -m vosssl mode=benchmark … benchmark.folder=runs/benchmark/TIME   # go on where that run stopped
   torchrun --nproc-per-node 4 -m vosssl mode=train hparam=slotcontrast_movi_c data.root=MOVI
 
 recipes (hparam=…)

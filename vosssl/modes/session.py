@@ -16,7 +16,7 @@ from torch import nn
 
 from vosssl.engine.distributed import World, resolve_device
 from vosssl.engine.rng import seed_everything
-from vosssl.modes.build import build, load_network
+from vosssl.modes.build import build, build_network
 from vosssl.modes.config import SAVED, closest, options, plain
 from vosssl.propagation.segmenter import VideoSegmenter
 
@@ -142,11 +142,7 @@ def network_of(cfg: DictConfig, session: Session, *, weights: str | None = None)
     method = require(cfg, "method", why=f"mode={cfg.mode}")
     if "network" not in method:
         raise ValueError(f"{method.name} has nothing to train; choose another method=")
-    # whole weights make those of a first stage needless: its file may be gone by now
-    first_stage = {"features": None} if weights and "features" in method.network else {}
-    network: nn.Module = build(method.network, trusted_only=from_checkpoint("method"), **first_stage)
-    if weights:
-        load_network(network, weights)
+    network = build_network(method, weights=weights, trusted_only=from_checkpoint("method"))
     return network.to(session.device)
 
 

@@ -1,0 +1,383 @@
+"""mode=benchmark: many segmenters on many datasets, resumable, in one table with published numbers."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+from tqdm import tqdm
+
+from vosssl.clip import Frame
+from vosssl.data.files import atomic_write
+from vosssl.data.predictions import open_predictions
+from vosssl.data.video import FirstFrames, Video
+from vosssl.engine.benchmark_table import Block, Row, with_published
+from vosssl.engine.evaluator import LabelVideo, evaluate_discovery, follow, predict, score
+from vosssl.engine.logs import peak_memory, reset_peak_memory
+from vosssl.engine.protocol import DISCOVERY, EvalProtocol, load_protocol
+from vosssl.engine.published import load_published
+from vosssl.engine.report import Report, clean, write_json
+from vosssl.modes.build import build
+from vosssl.modes.config import closest, config_dir, options
+from vosssl.modes.contenders import (
+    TASKS,
+    Contender,
+    Opened,
+    Task,
+    as_tasks,
+    check_names,
+    chosen_contender,
+    contender,
+    open_contender,
+)
+from vosssl.modes.session import Session, from_checkpoint, given_weights, start
+
+log = logging.getLogger(__name__)
+
+GENERAL = EvalProtocol(
+    name="lock-on",
+    task="semi-supervised",
+    skip_first=True,
+    skip_last=True,
+    extra_ids="ignore",
+    source="the rules of DAVIS 2017 val, for data that have no protocol of their own",
+    compare_with="other rows of this table",
+)
+ONE_OBJECT = "one object a video: FG-ARI is 1 for one segment and about 0 for more, whatever their quality"
+UNTRAINED = "untrained: the weights are random"
+PROMPTED = "starts from the first frame's labels: not to be compared with methods that are given nothing"
+DATASET_KEYS = ("data", "name", "root", "limit", "protocols", "options")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Labelled videos to compare on.
+
+    Attributes:
+        name: what the table and published numbers call it.
+        node: its yaml's part for evaluation, composed.
+        protocols: what counts, for each task.
+        trusted_only: the yaml came inside a file that somebody else may have made.
+        limit: only the first so many videos.
+        frames: only the first so many frames of each.
+        whole: videos that published numbers are of; None when unknown.
+    """
+
+    name: str
+    node: Mapping[str, Any]
+    protocols: Mapping[Task, EvalProtocol]
+    trusted_only: bool = False
+    limit: int | None = None
+    frames: int | None = None
+    whole: int | None = None
+
+    def videos(self) -> list[Video]:
+        """The videos, lazily read."""
+        videos: Iterable[Video] = build(self.node, trusted_only=self.trusted_only).videos()
+        chosen = islice(videos, self.limit)
+        if self.frames is None:
+            return list(chosen)
+        return [FirstFrames(video, self.frames) for video in chosen]
+
+
+def run(cfg: DictConfig) -> None:
+    """Runs what is not done yet, scores everything, prints the table, writes it as Markdown, CSV and JSON.
+
+    Raises:
+        ValueError, FileNotFoundError: an entry or dataset that means nothing or is not there.
+    """
+    tasks = as_tasks(_plain(cfg.benchmark.tasks), where="the benchmark")
+    entries = contenders_of(cfg)
+    datasets = datasets_of(cfg)
+    session = start(cfg, folder=None if cfg.benchmark.folder is None else Path(cfg.benchmark.folder))
+    log.info("to go on after an interruption: the same command with benchmark.folder=%s", session.folder)
+    table = with_published(compared(entries, datasets, tasks, session), load_published())
+    with atomic_write(session.folder / "table.md") as path:
+        path.write_text(table.markdown())
+    table.to_csv(session.folder / "table.csv")
+    table.to_json(session.folder / "report.json")
+    log.info("\n%s\n", table.text())
+    log.info("table       %s (also .csv)", session.folder / "table.md")
+    log.info("report      %s", session.folder / "report.json")
+
+
+def contenders_of(cfg: DictConfig) -> list[Contender]:
+    """The floors, then the model that the command line chose, then `benchmark.entries`."""
+    floors = [contender(entry, is_floor=True) for entry in cfg.benchmark.floors or ()]
+    entries = [contender(entry) for entry in _plain(cfg.benchmark.entries) or ()]
+    if cfg.get("method"):
+        trusted_only = from_checkpoint("method")
+        entries.insert(0, chosen_contender(cfg.method, given_weights(cfg), trusted_only=trusted_only))
+    named = {entry.name for entry in entries}
+    contenders = [*(floor for floor in floors if floor.name not in named), *entries]
+    check_names(contenders)
+    return contenders
+
+
+def datasets_of(cfg: DictConfig) -> list[Dataset]:
+    """What `data=` chose, then `benchmark.datasets`; generated clips when there is neither.
+
+    Raises:
+        ValueError: an unknown dataset or key.
+    """
+    limit, frames = cfg.benchmark.limit, cfg.benchmark.frames
+    datasets = [_dataset(entry, limit=limit, frames=frames) for entry in _plain(cfg.benchmark.datasets) or ()]
+    if cfg.get("data"):
+        chosen = _of_data(cfg.data, name=cfg.data.name, limit=limit, frames=frames)
+        datasets.insert(0, replace(chosen, trusted_only=from_checkpoint("data")))
+    datasets = datasets or [_dataset("synthetic", limit=limit, frames=frames)]
+    names = [dataset.name for dataset in datasets]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise ValueError(f"two datasets are called {twice!r}; give one of them a name:")
+    return datasets
+
+
+def compared(
+    contenders: Sequence[Contender], datasets: Sequence[Dataset], tasks: Sequence[Task], session: Session
+) -> list[Block]:
+    """Runs and scores every contender on every dataset and task that it can do.
+
+    Args:
+        contenders: what to compare, floors first.
+        datasets: on what.
+        tasks: in the order of the table.
+        session: the run.
+
+    Returns:
+        A block for each dataset and task that any contender did.
+    """
+    videos = {dataset.name: dataset.videos() for dataset in datasets}
+    rows: dict[tuple[str, Task], list[Row]] = {}
+    for entry in contenders:
+        opened = None if entry.predictions is not None else open_contender(entry, session.device)
+        able = [task for task in tasks if task in entry.tasks and (opened is None or opened.can(task))]
+        if not able:
+            log.warning("%s can do none of %s; it is left out", entry.name, ", ".join(tasks))
+        for dataset in datasets:
+            for task in able:
+                row = _measured(entry, opened, dataset, videos[dataset.name], task, session)
+                rows.setdefault((dataset.name, task), []).append(row)
+        del opened
+        gc.collect()
+    return [
+        Block(
+            dataset.name,
+            task,
+            dataset.protocols[task],
+            videos=len(videos[dataset.name]),
+            whole=dataset.whole,
+            frames=dataset.frames,
+            rows=tuple(rows[dataset.name, task]),
+            notes=_block_notes(dataset.protocols[task], rows[dataset.name, task]),
+        )
+        for dataset in datasets
+        for task in tasks
+        if (dataset.name, task) in rows
+    ]
+
+
+def _measured(
+    entry: Contender,
+    opened: Opened | None,
+    dataset: Dataset,
+    videos: list[Video],
+    task: Task,
+    session: Session,
+) -> Row:
+    protocol = dataset.protocols[task]
+    where = f"{entry.name} on {dataset.name}, {task.replace('_', '-')}"
+    facts: Mapping[str, Any] = {}
+    try:
+        if opened is None:
+            assert entry.predictions is not None
+            predictions = entry.predictions
+        else:
+            predictions = session.folder / "predictions" / dataset.name / task / entry.name
+            _same_settings(predictions, entry, dataset, task, session)
+            reset_peak_memory(session.device)
+            facts = segmented(_label_video(opened, task, protocol), videos, predictions, session, where=where)
+        report = _scored(predictions, videos, task, protocol, entry.options if opened is None else {})
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{where}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    return Row(
+        name=entry.name,
+        kind="floor" if entry.is_floor else "measured",
+        means=report.means(),
+        frames_per_second=facts.get("frames_per_second"),
+        peak_memory_bytes=facts.get("peak_memory_bytes"),
+        parameters=None if opened is None else opened.parameters,
+        training_data=entry.training_data,
+        supervision=entry.supervision,
+        source=entry.source,
+        notes=_notes(entry, opened, task),
+        sequences={
+            video: clean({metric: report.mean(metric, video=video) for metric in report.metrics})
+            for video in report.videos
+        },
+        objects=dict(Counter(score.video for score in report.scores if score.metric == "J")),
+    )
+
+
+def segmented(
+    label_video: LabelVideo, videos: Iterable[Video], folder: Path, session: Session, *, where: str
+) -> dict[str, Any]:
+    """Writes label PNGs of the videos that have none yet, and each video's speed and memory beside them.
+
+    Args:
+        label_video: what labels.
+        videos: which videos.
+        folder: gets `<video>/<frame>.png` and `<video>.json`.
+        session: the run; its device says whose memory is measured.
+        where: what the progress bar says.
+
+    Returns:
+        frames_per_second and peak_memory_bytes of all the videos, whenever they were done; None where it is
+        not known.
+    """
+    facts: list[dict[str, Any]] = []
+    for video in tqdm(list(videos), desc=where, unit="video", leave=False):
+        beside = folder / f"{video.name}.json"
+        reset = reset_peak_memory(session.device)
+        done = predict(label_video, [video], folder, progress=False)
+        if done.videos:
+            peak = peak_memory(session.device) if reset else None
+            write_json(beside, {"frames": done.frames, "seconds": done.seconds, "peak_memory_bytes": peak})
+        if beside.is_file():  # an interruption may come between a video's labels and this file
+            facts.append(json.loads(beside.read_text()))
+    seconds = sum(fact["seconds"] for fact in facts)
+    peaks = [fact["peak_memory_bytes"] for fact in facts if fact["peak_memory_bytes"]]
+    return {
+        "frames_per_second": sum(fact["frames"] for fact in facts) / seconds if seconds else None,
+        "peak_memory_bytes": max(peaks, default=None),
+    }
+
+
+def saved_labels(folder: Path, settings: Mapping[str, Any]) -> LabelVideo:
+    """Label images of a folder as a function from videos to labels."""
+    predictions = open_predictions(folder, **settings)
+
+    def label(video: Video) -> Iterator[tuple[Frame, Tensor]]:
+        for frame in video:
+            if frame.labels is not None:  # other frames are not scored
+                size = (frame.labels.shape[0], frame.labels.shape[1])
+                yield frame, predictions.labels(video.name, frame.name, size=size)
+
+    return label
+
+
+def _scored(
+    predictions: Path, videos: list[Video], task: Task, protocol: EvalProtocol, settings: Mapping[str, Any]
+) -> Report:
+    if task == "lock_on":
+        return score(predictions, videos, protocol=protocol, progress=False)
+    return evaluate_discovery(saved_labels(predictions, settings), videos, protocol=protocol, progress=False)
+
+
+def _label_video(opened: Opened, task: Task, protocol: EvalProtocol) -> LabelVideo:
+    prompted = task == "lock_on" or opened.segmenter.needs_prompt
+    return follow(opened.segmenter, prompt_first=prompted, merge=task == "lock_on" and protocol.merge_truth)
+
+
+def _notes(entry: Contender, opened: Opened | None, task: Task) -> tuple[str, ...]:
+    prompted = task == "discovery" and opened is not None and opened.segmenter.needs_prompt
+    notes = {UNTRAINED: entry.is_untrained, PROMPTED: prompted}
+    return tuple(note for note, holds in notes.items() if holds)
+
+
+def _block_notes(protocol: EvalProtocol, rows: Sequence[Row]) -> tuple[str, ...]:
+    fitting = f"{protocol.name}: to be compared with {protocol.compare_with}"
+    objects = {count for row in rows for count in row.objects.values()}
+    return (fitting, ONE_OBJECT) if objects == {1} and "video/fg_ari" in rows[0].means else (fitting,)
+
+
+def _same_settings(folder: Path, entry: Contender, dataset: Dataset, task: Task, session: Session) -> None:
+    """Predictions that lie there already have to be of the same method, weights, data and frames."""
+    settings = {
+        "contender": entry.identity(),
+        "data": OmegaConf.to_container(OmegaConf.create(dict(dataset.node)), resolve=True),
+        "frames": dataset.frames,
+        "merge": dataset.protocols[task].merge_truth,
+        "seed": session.config["seed"],
+    }
+    path = folder / "settings.json"
+    if not path.is_file():
+        write_json(path, settings)
+        return
+    before = json.loads(path.read_text())
+    changed = [key for key in settings if json.loads(json.dumps(settings[key])) != before.get(key)]
+    if changed:
+        raise ValueError(
+            f"{folder} holds predictions of another {' and '.join(changed)}; give this entry another name, "
+            "choose another benchmark.folder, or remove that folder"
+        )
+
+
+def _dataset(entry: str | Mapping[str, Any], *, limit: int | None, frames: int | None) -> Dataset:
+    """One entry of `benchmark.datasets`: the name of a yaml in cfg/data, or a mapping with DATASET_KEYS."""
+    given: dict[str, Any] = {"data": entry} if isinstance(entry, str) else dict(entry)
+    unknown = [str(key) for key in given if key not in DATASET_KEYS]
+    if unknown or "data" not in given:
+        raise ValueError(f"dataset {given} of the benchmark, expected data and any of {DATASET_KEYS[1:]}")
+    name = str(given["data"])
+    if name not in options("data"):
+        raise ValueError(f"there is no data={name}{closest(name, options('data'))}")
+    node = OmegaConf.load(config_dir() / "data" / f"{name}.yaml")
+    assert isinstance(node, DictConfig)
+    for key, value in {"root": given.get("root"), **(given.get("options") or {})}.items():
+        if value is not None:
+            OmegaConf.update(node, key, value, merge=True)
+    return _of_data(
+        node,
+        name=str(given.get("name") or name),
+        limit=given.get("limit", limit),
+        frames=frames,
+        protocols=given.get("protocols") or {},
+    )
+
+
+def _of_data(
+    data: DictConfig,
+    *,
+    name: str,
+    limit: int | None,
+    frames: int | None,
+    protocols: Mapping[str, str] | None = None,
+) -> Dataset:
+    protocols = protocols or {}
+    if not data.get("val"):
+        raise ValueError(f"data={name} has no videos to evaluate on (no part `val`)")
+    wrong = [task for task in protocols if task not in TASKS]
+    if wrong:
+        raise ValueError(f"protocols of {name} are for {wrong[0]!r}, expected {' and '.join(TASKS)}")
+    lock_on = protocols.get("lock_on") or data.get("protocol")
+    discovery = protocols.get("discovery") or data.get("discovery_protocol")
+    node = OmegaConf.to_container(OmegaConf.create({"data": data}), resolve=True)
+    assert isinstance(node, dict)
+    return Dataset(
+        name,
+        node["data"]["val"],
+        {
+            "lock_on": load_protocol(lock_on) if lock_on else GENERAL,
+            "discovery": load_protocol(discovery) if discovery else DISCOVERY,
+        },
+        limit=limit,
+        frames=frames,
+        whole=data.get("videos"),
+    )
+
+
+def _plain(node: Any) -> Any:
+    """Lists and dicts instead of OmegaConf's."""
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
