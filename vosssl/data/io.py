@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -104,15 +105,14 @@ def image_size(path: str | Path) -> tuple[int, int]:
     return (width, height) if turned else (height, width)
 
 
-def _opened(path: Path) -> Image.Image:
-    if not path.is_file():
-        _bytes_of(path)
+def _opened(path: str | Path, encoded: bytes | None = None) -> Image.Image:
+    if encoded is None and not Path(path).is_file():
+        _bytes_of(Path(path))
     try:
-        return Image.open(path)
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(
-            f"{path} ({path.stat().st_size} bytes) is no readable image file: {error}"
-        ) from error
+        return Image.open(path if encoded is None else BytesIO(encoded))
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        length = len(encoded) if encoded is not None else Path(path).stat().st_size
+        raise ValueError(f"{path} ({length} bytes) is no readable image file: {error}") from error
 
 
 def read_labels(
@@ -141,7 +141,7 @@ def read_labels(
         ValueError: unreadable, in unknown colours, with ids above 255, or of the wrong size; names it.
     """
     path = Path(path)
-    ids = _label_values(path, binary=binary, palette=palette)
+    ids = decode_labels(_bytes_of(path), path, binary=binary, palette=palette)
     if size is None or tuple(ids.shape) == tuple(size):
         return ids
     if on_wrong_size == "resize":
@@ -152,11 +152,13 @@ def read_labels(
     )
 
 
-def _label_values(path: Path, *, binary: bool, palette: Tensor | None) -> Tensor:
-    """(H, W) uint8 ids of a label file, at its own size."""
-    labels = unfiltered_indices(_bytes_of(path))
+def decode_labels(
+    encoded: bytes, path: str | Path, *, binary: bool = False, palette: Tensor | None = None
+) -> Tensor:
+    """(H, W) uint8 ids of the bytes of a label file; see `read_labels`. The path is for messages."""
+    labels = unfiltered_indices(encoded)
     if labels is None:
-        with _opened(path) as image:
+        with _opened(path, encoded) as image:
             try:
                 if palette is not None and not binary and image.mode in ("RGB", "RGBA"):
                     return _ids_by_colour(image, path, palette)
@@ -192,7 +194,7 @@ def read_colour_labels(path: str | Path, palette: Tensor) -> Tensor:
             raise ValueError(f"label file {path} is truncated or damaged: {error}; get it again") from error
 
 
-def _ids_by_colour(image: Image.Image, path: Path, palette: Tensor) -> Tensor:
+def _ids_by_colour(image: Image.Image, path: str | Path, palette: Tensor) -> Tensor:
     pixels = torch.from_numpy(np.array(image.convert("RGBA")))  # (H, W, 4)
     ids = ids_of_colours(pixels, palette)
     unknown = (ids == VOID).nonzero()
@@ -221,7 +223,7 @@ def embedded_palette(path: str | Path) -> Tensor:
     return torch.tensor(colours, dtype=torch.uint8).reshape(-1, 3)
 
 
-def _ids_of(image: Image.Image, path: Path, *, binary: bool) -> np.ndarray:
+def _ids_of(image: Image.Image, path: str | Path, *, binary: bool) -> np.ndarray:
     """(H, W) ids of any integer type."""
     if image.mode in ("P", "L", "1"):
         tile = image.tile if isinstance(image, ImageFile) else []
@@ -260,10 +262,17 @@ def write_labels(path: str | Path, labels: Tensor, *, palette: Tensor | None = N
             f"labels for {path} are {tuple(labels.shape)} {labels.dtype}, expected (H, W) uint8 ids; pass "
             "ids, not one-hot"
         )
+    with atomic_write(path, durable=False) as temporary:
+        temporary.write_bytes(encode_labels(labels, palette=palette))
+
+
+def encode_labels(labels: Tensor, *, palette: Tensor | None = None) -> bytes:
+    """The bytes of an 8-bit palette PNG; see `write_labels`."""
     image = Image.fromarray(labels.cpu().numpy(), mode="P")
     image.putpalette((davis_palette() if palette is None else palette).flatten().tolist())
-    with atomic_write(path, durable=False) as temporary:
-        image.save(temporary, format="PNG")
+    stream = BytesIO()
+    image.save(stream, format="PNG")
+    return stream.getvalue()
 
 
 def write_image(path: str | Path, image: Tensor) -> None:

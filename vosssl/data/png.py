@@ -4,12 +4,35 @@ from __future__ import annotations
 
 import struct
 import zlib
+from typing import NamedTuple
 
 import numpy as np
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PALETTE = 3
 _LARGEST = 1 << 28  # pixels; Pillow warns of larger ones
+
+
+class PngHeader(NamedTuple):
+    """What a PNG says about itself before its pixels.
+
+    Attributes:
+        size: (H, W).
+        bits: of each palette index or channel.
+        palette: whether its pixels are indices into a palette.
+    """
+
+    size: tuple[int, int]
+    bits: int
+    palette: bool
+
+
+def png_header(encoded: bytes) -> PngHeader | None:
+    """The header of a PNG, of which the first 33 bytes are enough; None for anything else."""
+    if len(encoded) < 33 or encoded[:8] != _SIGNATURE or encoded[12:16] != b"IHDR":
+        return None
+    width, height, bits, colour = struct.unpack_from(">IIBB", encoded, 16)
+    return PngHeader((height, width), bits, colour == _PALETTE)
 
 
 def unfiltered_indices(encoded: bytes) -> np.ndarray | None:
@@ -26,10 +49,11 @@ def unfiltered_indices(encoded: bytes) -> np.ndarray | None:
 
     Source: PNG specification (third edition), sections 7 to 9.
     """
-    if len(encoded) < 57 or encoded[:8] != _SIGNATURE or encoded[12:16] != b"IHDR":
+    header = png_header(encoded)
+    if header is None or not header.palette or header.bits != 8 or encoded[28]:  # interlaced
         return None
-    width, height, bits, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", encoded, 16)
-    if bits != 8 or colour != _PALETTE or interlaced or not 0 < width * height < _LARGEST:
+    height, width = header.size
+    if not 0 < width * height < _LARGEST:
         return None
     size = height * (width + 1)  # each row begins with its filter
     inflater = zlib.decompressobj()
