@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,15 @@ from vosssl.engine.distributed import resolve_device
 from vosssl.modes.config import closest, config_dir, options
 from vosssl.propagation.segmenter import VideoSegmenter
 
-TRUSTED = ("vosssl.", "torch.optim.")  # what a configuration that came inside a checkpoint may construct
+TRUSTED = (  # where the classes live that a configuration which came inside a checkpoint may construct
+    "vosssl.methods.",
+    "vosssl.layers.",
+    "vosssl.backbones.",
+    "vosssl.propagation.",
+    "vosssl.data.",
+    "vosssl.engine.schedule.",
+    "torch.optim.",
+)
 
 
 def build(node: Mapping[str, Any] | DictConfig, *, trusted_only: bool = False, **arguments: Any) -> Any:
@@ -24,8 +34,8 @@ def build(node: Mapping[str, Any] | DictConfig, *, trusted_only: bool = False, *
 
     Args:
         node: a mapping with one `_target_` and its keyword arguments; nested nodes are constructed first.
-        trusted_only: refuse targets outside vosssl and torch.optim, for configurations read from a file that
-            somebody else may have made.
+        trusted_only: construct only classes of `TRUSTED` and what our own yaml files name, for configurations
+            read from a file that somebody else may have made.
         arguments: further keyword arguments, such as the network of a segmenter.
 
     Returns:
@@ -34,6 +44,8 @@ def build(node: Mapping[str, Any] | DictConfig, *, trusted_only: bool = False, *
     Raises:
         ValueError: the target does not exist, is not trusted, or rejects its arguments.
     """
+    if not isinstance(node, Mapping | DictConfig) or not node.get("_target_"):
+        raise ValueError(f"a part of the configuration is {node!r}, expected a mapping with one _target_")
     config = node if isinstance(node, DictConfig) else OmegaConf.create(dict(node))
     if trusted_only:
         _check_targets(OmegaConf.to_container(config, resolve=True))
@@ -49,7 +61,7 @@ def build(node: Mapping[str, Any] | DictConfig, *, trusted_only: bool = False, *
 
 
 def _check_targets(node: Any) -> None:
-    """Refuses every `_target_` that is not a class or function defined in a trusted package."""
+    """Refuses every `_target_` that is neither a class of a trusted package nor named by our yaml files."""
     if isinstance(node, list):
         for value in node:
             _check_targets(value)
@@ -58,16 +70,32 @@ def _check_targets(node: Any) -> None:
     for value in node.values():
         _check_targets(value)
     target = node.get("_target_")
-    if target is None:
-        return
-    home = ""
-    if isinstance(target, str) and target.startswith(TRUSTED):
-        home = f"{getattr(get_object(target), '__module__', '')}."
-    if not home.startswith(TRUSTED):
+    if target is not None and not (isinstance(target, str) and _is_trusted(target)):
         raise ValueError(
-            f"the checkpoint asks for {target!r}, which is not part of vosssl; if you wrote it yourself, "
-            "choose its method=… on the command line instead of taking it from the file"
+            f"the checkpoint asks for {target!r}, which is not part of vosssl's models and data; if "
+            "you wrote it yourself, choose its method=… (data=…, hparam=…) on the command line instead of "
+            "taking it from the file"
         )
+
+
+def _is_trusted(target: str) -> bool:
+    """Functions can write files or fetch addresses, so only those that our own yaml files use pass."""
+    if target in _named_targets():
+        return True
+    if not target.startswith(TRUSTED):
+        return False
+    try:
+        found = get_object(target)
+    except Exception:  # whatever an import raises: there is no such class
+        return False
+    return isinstance(found, type) and f"{found.__module__}.".startswith(TRUSTED)
+
+
+@cache
+def _named_targets() -> frozenset[str]:
+    """Every `_target_` in our yaml files."""
+    texts = [path.read_text() for path in config_dir().rglob("*.yaml")]
+    return frozenset(name for text in texts for name in re.findall(r"_target_:\s*([\w.]+)", text))
 
 
 def list_models() -> list[str]:
