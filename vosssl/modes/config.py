@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,23 @@ from vosssl.engine import checkpoint
 
 RECIPE = ("train", "optimizer", "schedule", "seed", "first_stage")  # what a run takes over from a checkpoint
 SAVED = "from_checkpoint"  # the group option under which a checkpoint's own configuration is offered
+FOLDER_FLAGS = ("--config-dir", "-cd")
+NULLABLE: Mapping[str, type] = {  # keys whose default is null, and what they are otherwise
+    "threads": int,
+    "train.clip_norm": float,
+    "train.ema": float,
+    "train.max_seconds": float,
+    "train.validate_every": int,
+    "evaluate.limit": int,
+    "evaluate.frames": int,
+    "predict.limit": int,
+    "benchmark.limit": int,
+    "benchmark.frames": int,
+}
+FROM_ZERO = ("seed", "train.workers")  # whole numbers that may be 0
+_PLAIN_NAME = re.compile(r"\w[\w.+-]*")  # names from a file become folders: no separators, no leading dot
+_LEARNING = ("method", "data", "train", "optimizer", "schedule", "seed")  # what decides how a run goes
+_WORDS = {bool: "true or false", int: "a whole number", float: "a number"}
 
 
 def config_dir() -> Path:
@@ -32,14 +50,40 @@ def config_dir() -> Path:
     )
 
 
-def options(group: str) -> list[str]:
-    """Names of the yaml files of one group, such as every recipe below cfg/hparam."""
-    return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
+def folders(arguments: Sequence[str]) -> list[Path]:
+    """The folders of yaml files: ours, and the one that a command line adds with `--config-dir`.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+    """
+    found = [config_dir()]
+    for flag, following in pairwise([*arguments, ""]):
+        name, _, value = flag.partition("=")
+        if name in FOLDER_FLAGS:
+            folder = Path(value or following).expanduser().absolute()
+            if not folder.is_dir():
+                raise FileNotFoundError(
+                    f"no folder {value or following!r}; --config-dir takes a folder that holds hparam/, "
+                    "method/ or data/ with your own yaml files"
+                )
+            found.append(folder)
+    return found
+
+
+def options(group: str, *, where: Sequence[Path] | None = None) -> list[str]:
+    """Names of the yaml files of one group, such as every recipe below cfg/hparam.
+
+    Args:
+        group: hparam, method or data.
+        where: what `folders` found; None: only our own.
+    """
+    places = [config_dir()] if where is None else where
+    return sorted({path.stem for place in places for path in (place / group).glob("*.yaml")})
 
 
 def closest(word: str, words: Sequence[str]) -> str:
     """`; did you mean …?` when something resembles the word, otherwise the whole list."""
-    near = difflib.get_close_matches(word, words, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(word, words, n=3, cutoff=0.6)
     if near:
         return f"; did you mean {' or '.join(near)}?"
     return f"; there is {', '.join(words)}" if 0 < len(words) <= 40 else ""
@@ -85,8 +129,9 @@ def offer_saved_config(arguments: Sequence[str]) -> list[str]:
                 group=group, name=SAVED, node=node, package="_global_" if group == "hparam" else group
             )
             extra.append(f"{group}={SAVED}")
-    if saved.get("exp_name") and chosen(arguments, "exp_name") is None:
-        extra.append(f"exp_name={saved['exp_name']}")
+    name = str(saved.get("exp_name") or "")
+    if _PLAIN_NAME.fullmatch(name) and chosen(arguments, "exp_name") is None:
+        extra.append(f"exp_name='{name}'")
     return [*arguments, *extra]
 
 
@@ -96,7 +141,12 @@ def saved_config(path: str | Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError, ValueError: the checkpoint is missing, broken, or holds anything but plain values.
     """
-    saved: dict[str, Any] = checkpoint.load(Path(path))["config"]
+    saved = checkpoint.load(Path(path)).get("config")
+    if not isinstance(saved, dict) or not isinstance(saved.get("method"), dict):
+        raise ValueError(
+            f"{path} does not say which model it is of; give its weights to the model that it was saved "
+            f"from: method=… weights={path}"
+        )
     _refuse_interpolation(saved, str(path))
     return saved
 
@@ -111,6 +161,48 @@ def _refuse_interpolation(node: Any, path: str) -> None:
             _refuse_interpolation(value, path)
     elif isinstance(node, str) and "${" in node and not re.fullmatch(r"\$\{data\.\w+\}", node):
         raise ValueError(f"the configuration in {path} holds {node!r}, expected plain values; not loaded")
+
+
+def check_values(cfg: DictConfig) -> None:
+    """Compares the values of the main configuration's own keys with what they have to be.
+
+    Raises:
+        ValueError: a word where a number belongs, a number below the smallest that means something.
+    """
+    defaults = OmegaConf.load(config_dir() / "main.yaml")
+    for key, default in _leaves(OmegaConf.to_container(defaults)):
+        value, wanted = OmegaConf.select(cfg, key), NULLABLE.get(key, type(default))
+        if wanted not in _WORDS or (value is None and key in NULLABLE):
+            continue
+        fits = isinstance(value, (int, float) if wanted is float else wanted)
+        if not fits or (wanted is not bool and isinstance(value, bool)):
+            null = " or null" if key in NULLABLE else ""
+            raise ValueError(f"{key} is {value!r}, expected {_WORDS[wanted]}{null}")
+        least = 0 if key in FROM_ZERO else 1
+        if wanted is int and value < least:
+            raise ValueError(f"{key} is {value}, expected at least {least}")
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Keys that decide how a run goes and differ between two plain configurations, with both values."""
+    old, new = dict(_leaves(dict(before))), dict(_leaves(dict(now)))
+    return {
+        key: (old.get(key), new.get(key))
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key) and key.partition(".")[0] in _LEARNING
+    }
+
+
+def _leaves(node: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """Dotted keys and values, without those of Hydra."""
+    if not isinstance(node, dict):
+        return [(prefix, node)]
+    return [
+        leaf
+        for key, value in node.items()
+        if key not in ("hydra", "defaults")
+        for leaf in _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    ]
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from vosssl.data.files import atomic_write
 from vosssl.engine.distributed import World, resolve_device
 from vosssl.engine.rng import seed_everything
 from vosssl.modes.build import build, build_network
@@ -61,11 +64,12 @@ def start(cfg: DictConfig, *, folder: Path | None = None, world: World | None = 
     seed_everything(cfg.seed)
     config = plain(cfg)
     config["exp_name"] = experiment_name(cfg)
-    folder = folder or _new_folder(cfg)
+    if folder is None:
+        folder = Path(world.gather(str(_new_folder(cfg)) if world.is_main else "")[0])
     if world.is_main:
-        folder.mkdir(parents=True, exist_ok=True)
         name = "config.yaml" if cfg.mode == "train" else f"config_{cfg.mode}.yaml"
-        (folder / name).write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
+        with atomic_write(folder / name) as path:
+            path.write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
     _open_log(folder if world.is_main else None, verbose=cfg.verbose)
     log.info("%s on %s, writing to %s", cfg.mode, world.device, folder.resolve())
     return Session(config, folder, world)
@@ -77,20 +81,25 @@ def experiment_name(cfg: DictConfig) -> str:
     for name in (cfg.exp_name, choices.get("hparam"), choices.get("method")):
         if name and name != SAVED:
             return str(name)
-    return str((cfg.get("method") or {}).get("name") or cfg.mode)
+    name = str((cfg.get("method") or {}).get("name") or cfg.mode)
+    return re.sub(r"[^\w+-]", "_", name)  # it may come out of a file: it names a folder, it leads nowhere
 
 
 def _new_folder(cfg: DictConfig) -> Path:
-    """runs/<exp_name>/<time>, or the numbered folder of a sweep; never one that exists already."""
+    """Makes runs/<exp_name>/<time>, never one that exists, or takes the numbered folder of a sweep."""
     hydra = HydraConfig.get()
     if hydra.mode == RunMode.MULTIRUN:
         return Path(hydra.runtime.output_dir)
     folder = Path(cfg.out) / experiment_name(cfg) / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    folder.parent.mkdir(parents=True, exist_ok=True)
     attempt, free = 1, folder
-    while free.exists():
-        attempt += 1
-        free = folder.with_name(f"{folder.name}-{attempt}")
-    return free
+    while True:
+        try:  # making it is what claims it: another run may start in the same second
+            free.mkdir()
+            return free
+        except FileExistsError:
+            attempt += 1
+            free = folder.with_name(f"{folder.name}-{attempt}")
 
 
 def _open_log(folder: Path | None, *, verbose: bool) -> None:
@@ -111,6 +120,16 @@ def _open_log(folder: Path | None, *, verbose: bool) -> None:
         root.addHandler(file)
 
 
+def log_failure(trace: str) -> Path | None:
+    """Adds a trace to the log.txt of the run that is under way; None when there is none yet."""
+    for handler in logging.getLogger("vosssl").handlers:
+        if isinstance(handler, logging.FileHandler):
+            record = logging.LogRecord("vosssl", logging.ERROR, "", 0, trace, None, None)
+            handler.handle(record)
+            return Path(os.path.relpath(handler.baseFilename))
+    return None
+
+
 def _is_routine(record: logging.LogRecord) -> bool:
     """The trainer's line per so many steps: the progress bar shows the same, log.txt keeps it."""
     return record.name == "vosssl.engine.trainer" and str(record.msg).startswith("step %d of %d")
@@ -124,8 +143,24 @@ def require(cfg: DictConfig, group: str, *, why: str) -> DictConfig:
     """
     node = cfg.get(group)
     if not node:
-        raise ValueError(f"{why} needs {group}=…{closest('', options(group))}")
+        if cfg.mode == "train":
+            raise ValueError(
+                f"{why} needs a recipe, hparam=…, or method=… and data=…{closest('', options('hparam'))}"
+            )
+        raise ValueError(f"{why} needs resume=CHECKPOINT, or {group}=…{closest('', options(group))}")
     return node
+
+
+def require_segmenter(cfg: DictConfig) -> DictConfig:
+    """The method, which has to give masks.
+
+    Raises:
+        ValueError: no method was chosen, or one that gives only features.
+    """
+    method = require(cfg, "method", why=f"mode={cfg.mode}")
+    if "segmenter" not in method:
+        raise ValueError(f"{method.name} gives features, not masks: it cannot segment a video")
+    return method
 
 
 def network_of(cfg: DictConfig, session: Session, *, weights: str | None = None) -> nn.Module:
@@ -162,9 +197,7 @@ def segmenter_of(
         network: the method's network; None constructs it with the weights of the run.
         frozen: whether the network is put into evaluation mode for good; False leaves that to a trainer.
     """
-    method = require(cfg, "method", why=f"mode={cfg.mode}")
-    if "segmenter" not in method:
-        raise ValueError(f"{method.name} gives features, not masks: it cannot segment a video")
+    method = require_segmenter(cfg)
     trusted_only = from_checkpoint("method")
     if "network" not in method:
         return build(method.segmenter, trusted_only=trusted_only)
