@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from vosssl.engine.logs import NonFiniteLossError
 from vosssl.engine.trainer import FitResult, Trainer
 from vosssl.layers.frame_encoders import FrozenBackbone
 from vosssl.layers.slot_network import SlotNetwork
-from vosssl.modes import evaluate, pictures
+from vosssl.modes import config, evaluate, pictures
 from vosssl.modes.build import build
 from vosssl.modes.session import Session, data_of, from_checkpoint, network_of, require, start
 
@@ -40,7 +41,9 @@ def run(cfg: DictConfig) -> None:
         if cfg.first_stage and not cfg.resume:
             train_first_stage(cfg, session)
         clips: ClipDataset = data_of(cfg, "train")  # before any download: a wrong root is told at once
-        network = network_of(cfg, session, weights=None if cfg.resume else cfg.weights)
+        if is_scored(cfg):
+            data_of(cfg, "val")
+        network = network_of(cfg, session, weights=cfg.resume or cfg.weights)
         if not cfg.resume and not cfg.weights:
             load_backbone(cfg, network)
         result = fit(cfg, session, network, clips)
@@ -60,19 +63,59 @@ def fit(cfg: DictConfig, session: Session, network: nn.Module, clips: ClipDatase
     """
     trainer = trainer_of(cfg, session, network, clips)
     if cfg.resume:
-        trainer.resume(cfg.resume)
+        resume(trainer, cfg, session)
+        if trainer.fraction >= 1:
+            log.warning(
+                "nothing is left to train: step %d of %d; give more train.steps", trainer.step, trainer.steps
+            )
     try:
         result = trainer.fit()
     except TrainingStoppedError as stopped:
         raise KeyboardInterrupt(
-            f"stopped at step {stopped.step}, everything is saved; go on with\n"
-            f"  python -m vosssl mode=train resume={stopped.checkpoint}"
+            f"stopped at step {stopped.step}, everything is saved; go on with: {again(stopped.checkpoint)}"
         ) from None
     except NonFiniteLossError as error:
         raise ValueError(str(error)) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not trainer.last_path.is_file():
+            raise
+        raise OSError(
+            error.errno, f"{error.strerror}; then go on with: {again(trainer.last_path)}"
+        ) from error
     if trainer.average is not None:
         network.load_state_dict(trainer.evaluated_network.state_dict())
     return result
+
+
+def resume(trainer: Trainer, cfg: DictConfig, session: Session) -> None:
+    """Puts a run back, and says what of its configuration was changed; the optimiser's new settings hold.
+
+    Raises:
+        ValueError: a checkpoint that does not fit, or of another optimiser.
+    """
+    changed = config.changes(config.saved_config(cfg.resume), session.config)
+    if "optimizer._target_" in changed:
+        before, now = changed["optimizer._target_"]
+        raise ValueError(
+            f"{cfg.resume} was trained with {before}, which {now} cannot go on from; to start anew from its "
+            f"weights give weights={cfg.resume} instead of resume"
+        )
+    trainer.resume(cfg.resume)
+    for key, (before, now) in changed.items():
+        log.info("changed since the checkpoint: %s %s -> %s", key, before, now)
+        for group in trainer.optimizer.param_groups if key.startswith("optimizer.") else ():
+            group[key.removeprefix("optimizer.")] = now
+            group["initial_lr"] = now if key == "optimizer.lr" else group["initial_lr"]
+
+
+def again(path: Path, mode: str = "train") -> str:
+    """What to type to go on with a checkpoint."""
+    return f"python -m vosssl mode={mode} resume={path}"
+
+
+def is_scored(cfg: DictConfig) -> bool:
+    """Whether the trained model is evaluated: it gives masks, and the data have a part for that."""
+    return "segmenter" in cfg.method and bool((cfg.get("data") or {}).get("val"))
 
 
 def trainer_of(cfg: DictConfig, session: Session, network: nn.Module, clips: ClipDataset) -> Trainer:
@@ -180,13 +223,19 @@ def finish(cfg: DictConfig, session: Session, network: nn.Module, result: FitRes
         result.peak_memory_bytes / 1e9,
     )
     checkpoint = session.folder / "last.ckpt"
-    if "segmenter" in cfg.method and (cfg.get("data") or {}).get("val"):
-        evaluate.score_and_report(cfg, session, network, training=result)
+    if is_scored(cfg):
+        done = f"training is done and saved in {checkpoint}"
+        try:
+            evaluate.score_and_report(cfg, session, network, training=result)
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{done}, but it cannot be evaluated: {error}") from error
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"{done}; evaluate it with: {again(checkpoint, 'eval')}") from None
         log.info("report      %s", session.folder / "report.json")
     log.info("checkpoint  %s", checkpoint)
     if "segmenter" in cfg.method:
-        log.info("next        python -m vosssl mode=inspect resume=%s", checkpoint)
-        log.info("            python -m vosssl mode=predict resume=%s predict.source=VIDEO", checkpoint)
+        log.info("next        %s", again(checkpoint, "inspect"))
+        log.info("            %s predict.source=VIDEO", again(checkpoint, "predict"))
 
 
 def train_first_stage(cfg: DictConfig, session: Session) -> None:
