@@ -17,7 +17,16 @@ from vosssl.engine.protocol import DISCOVERY, load_protocol
 from vosssl.engine.report import COMPARISON_COLUMNS, DAVIS_COLUMNS, Comparison, Report
 from vosssl.modes import pictures
 from vosssl.modes.build import build, create_segmenter
-from vosssl.modes.session import Session, data_of, given_weights, network_of, segmenter_of, start
+from vosssl.modes.session import (
+    Session,
+    data_of,
+    given_weights,
+    network_of,
+    require,
+    require_segmenter,
+    segmenter_of,
+    start,
+)
 from vosssl.propagation.segmenter import VideoSegmenter
 from vosssl.propagation.slot_tracking import SlotTracker
 
@@ -27,6 +36,8 @@ VALIDATED = ("video/fg_ari", "video/ari", "video/mbo", "image/fg_ari", "image/mb
 
 def run(cfg: DictConfig) -> None:
     """Scores the model on the data's evaluation videos and prints the table."""
+    require_segmenter(cfg)
+    require(cfg, "data", why="mode=eval")
     session = start(cfg)
     network = None
     if "network" in (cfg.get("method") or {}):

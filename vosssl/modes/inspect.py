@@ -25,7 +25,7 @@ from vosssl.engine.report import COMPARISON_COLUMNS
 from vosssl.metrics.ari import image_fg_ari
 from vosssl.modes.evaluate import videos_of
 from vosssl.modes.pictures import watched
-from vosssl.modes.session import segmenter_of, start
+from vosssl.modes.session import require, require_segmenter, segmenter_of, start
 from vosssl.propagation.slot_tracking import SlotTracker
 
 log = logging.getLogger(__name__)
@@ -38,6 +38,8 @@ def run(cfg: DictConfig) -> None:
     Raises:
         ValueError: the model has no slots to look at.
     """
+    require_segmenter(cfg)
+    require(cfg, "data", why="mode=inspect")
     session = start(cfg)
     segmenter = segmenter_of(cfg, session)
     if not isinstance(segmenter, SlotTracker):

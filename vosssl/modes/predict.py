@@ -15,12 +15,13 @@ from omegaconf import DictConfig
 from torch import Tensor
 from tqdm import tqdm
 
-from vosssl.clip import Frame
+from vosssl.clip import VOID, Frame
 from vosssl.data.files import atomic_write
 from vosssl.data.io import VideoWriter, read_labels, write_labels
 from vosssl.data.video import Video, open_video
 from vosssl.engine.drawing import overlay
-from vosssl.modes.session import segmenter_of, start
+from vosssl.modes.session import require_segmenter, segmenter_of, start
+from vosssl.ops.masks import object_ids
 from vosssl.propagation.segmenter import VideoSegmenter
 
 log = logging.getLogger(__name__)
@@ -35,12 +36,17 @@ def run(cfg: DictConfig) -> None:
     """
     if cfg.predict.source is None:
         raise ValueError(f"mode=predict needs {EXAMPLES}")
+    require_segmenter(cfg)
     video = open_video(cfg.predict.source, annotations=None)
+    prompt = (
+        None if cfg.predict.prompt is None else read_prompt(cfg.predict.prompt, video, cfg.predict.binary)
+    )
     session = start(cfg)
     segmenter = segmenter_of(cfg, session)
     if cfg.predict.size is not None:
         segmenter.size = cfg.predict.size
-    prompt = None if cfg.predict.prompt is None else read_labels(cfg.predict.prompt)
+    if prompt is None and not segmenter.discovers:
+        raise ValueError(f"{cfg.method.name} follows only what it is given: predict.prompt=LABELS.png")
     summary = predict(
         segmenter,
         video,
@@ -56,6 +62,41 @@ def run(cfg: DictConfig) -> None:
     if cfg.predict.overlay:
         log.info("overlay     %s", session.folder / f"{video.name}.mp4")
     log.info("report      %s", session.folder / "report.json")
+    if summary["interrupted"]:
+        raise KeyboardInterrupt(
+            f"stopped after {summary['frames']} frames, which are kept in {session.folder}"
+        )
+
+
+def read_prompt(path: str, video: Video, binary: bool) -> Tensor:
+    """The labels of a video's first frame.
+
+    Args:
+        path: a label PNG.
+        video: what it belongs to.
+        binary: everything above 0 is the one object.
+
+    Returns:
+        (H, W) uint8 ids.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: labels of another size, or without any object.
+    """
+    labels = read_labels(path, binary=binary)
+    if tuple(labels.shape) != tuple(video.size):
+        (height, width), (high, wide) = labels.shape, video.size
+        raise ValueError(
+            f"predict.prompt={path} is {width} wide and {height} high, expected the {wide} x {high} of "
+            f"{video.name}'s frames; scale it with nearest neighbours"
+        )
+    if not object_ids(labels):
+        values = ", ".join(map(str, labels.unique().tolist()))
+        hint = "; predict.binary=true makes 255 the object" if bool((labels == VOID).any()) else ""
+        raise ValueError(
+            f"predict.prompt={path} names no object, its values are {values}, expected ids 1..254{hint}"
+        )
+    return labels
 
 
 def predict(
@@ -84,7 +125,7 @@ def predict(
     areas: dict[int, list[float]] = {}
     labels_folder = folder / "labels" / video.name
     labels_folder.mkdir(parents=True, exist_ok=True)
-    count, began = 0, time.perf_counter()
+    count, interrupted, began = 0, False, time.perf_counter()
     with ExitStack() as stack:
         writer = None
         if with_overlay:
@@ -102,12 +143,15 @@ def predict(
                         areas.setdefault(int(identity), []).append(int(pixels) / labels.numel())
                 count += 1
         except KeyboardInterrupt:
-            log.warning("stopped after %d frames; they are kept", count)
+            interrupted = True
+    if interrupted and count == 0:
+        raise KeyboardInterrupt("stopped before the first frame")
     if count == 0:
         raise ValueError(f"{video.name} gave no frame; give {EXAMPLES}")
     return {
         "video": video.name,
         "frames": count,
+        "interrupted": interrupted,
         "frames_per_second": count / (time.perf_counter() - began),
         "objects": {
             str(identity): {"frames": len(shares), "mean_area": sum(shares) / len(shares)}
