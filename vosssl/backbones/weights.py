@@ -11,6 +11,7 @@ import difflib
 import logging
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -143,13 +144,20 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
     if head.startswith(b"PK\x03\x04") and not whole:
         raise ValueError(f"{path} is truncated ({path.stat().st_size} bytes); get the file again")
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # plain attributes, in DINO's files
+        with (
+            torch.serialization.safe_globals([argparse.Namespace]),  # plain attributes, in DINO's files
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore", UserWarning)  # of an odd pickle protocol: the error says it all
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=whole)
     except pickle.UnpicklingError as error:
         raise ValueError(_refusal(path, str(error))) from None
     except (RuntimeError, EOFError, KeyError, ValueError, IndexError, AttributeError, TypeError) as error:
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path} is damaged or no PyTorch file ({reason}); get the file again") from None
+        why = f": {reason}" if " " in reason else ""  # some say only which byte they met
+        raise ValueError(
+            f"{path} ({path.stat().st_size} bytes) is damaged or no PyTorch file{why}; get the file again"
+        ) from None
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds a {type(content).__name__}, expected a dict of weights")
     return content
@@ -159,7 +167,10 @@ def _refusal(path: Path, message: str) -> str:
     """What to say of a file that the restricted unpickler did not read."""
     named = re.search(r"GLOBAL ([\w.]+)", message)
     if named is None:
-        return f"{path} is damaged or no PyTorch file; get the file again"
+        return (
+            f"{path} is damaged or no PyTorch file, but perhaps another pickle, which could run code and was "
+            "refused; get the file again, or save its tensors with torch.save"
+        )
     return (
         f"{path} was refused: loading it would run code ({named[1]}). If you trust its author, load it "
         "yourself and save its state dict alone with torch.save(model.state_dict(), path)"

@@ -148,7 +148,8 @@ def read_labels(
         return resize_labels(ids, size)
     raise ValueError(
         f"labels {path} are {ids.shape[1]} wide and {ids.shape[0]} high, their frame is {size[1]} wide and "
-        f"{size[0]} high; fix the file, or pass on_wrong_size=resize to stretch it to the frame"
+        f"{size[0]} high; fix the file, or pass on_wrong_size=resize "
+        "(++data.val.on_wrong_size=resize) to stretch it"
     )
 
 
@@ -242,7 +243,8 @@ def _ids_of(image: Image.Image, path: str | Path, *, binary: bool) -> np.ndarray
         return colours[..., :3].max(-1)
     raise ValueError(
         f"labels {path} are an image of mode {image.mode}, expected a palette or grey PNG whose values are "
-        "object ids; convert colours to ids, or pass binary=true if every coloured pixel is the one object"
+        "object ids; convert colours to ids, or pass binary=true (++data.val.binary=true) if all that is "
+        "coloured is the one object"
     )
 
 
@@ -325,8 +327,15 @@ class VideoReader:
         """Opens from the start; the first frame is decoded at once: only that shows that it is readable."""
         if not isinstance(self.source, int) and not Path(self.source).is_file():
             raise FileNotFoundError(f"no video file {self.source}")
-        self._capture = cv2.VideoCapture(self.source if isinstance(self.source, int) else str(self.source))
-        ok, first = self._capture.read()
+        level = cv2.utils.logging.getLogLevel()
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the error below says it all
+        try:
+            self._capture = cv2.VideoCapture(
+                self.source if isinstance(self.source, int) else str(self.source)
+            )
+            ok, first = self._capture.read()
+        finally:
+            cv2.utils.logging.setLogLevel(level)
         self._ahead: np.ndarray | None = first if ok else None
         if not ok:
             self._capture.release()
