@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vosssl.clip import Clip
+from vosssl.data.surfaces import ANGLE_BINS, LATTICE, atlas_of, draw_colours, draw_outlines, draw_textures
 from vosssl.data.video import Video, clip_video
+from vosssl.ops.noise import Numbers, mix
 
-ANGLE_BINS = 256  # bins of an outline: 0.3 pixels at a radius of 12
-LATTICE = 8  # cells of the noise texture
 PERIOD = 3.0  # an object's texture repeats after so many radii, so never inside the object
 GROUP = 8  # clips made at once: their temporaries fit into the cache
 WRAP_MARGIN = 0.35  # travellers jump to the other side this far outside the picture (in picture sizes)
@@ -45,61 +45,6 @@ class _Pixels(NamedTuple):
     first: Tensor
     column: Tensor
     row: Tensor
-
-
-class _Numbers:
-    """Deals out the columns of a matrix of uniform numbers, one row per clip."""
-
-    def __init__(self, keys: Tensor, count: int) -> None:
-        self.values = uniform(keys, count)  # (B, count)
-        self.used = 0
-
-    def take(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
-        """(B, *shape) uniform in [low, high)."""
-        count = math.prod(shape)
-        values = self.values[:, self.used : self.used + count]
-        assert values.shape[1] == count, "more numbers are drawn than were made"
-        self.used += count
-        return (low + (high - low) * values).reshape(-1, *shape)  # (B, count) -> (B, *shape)
-
-    def chance(self, probability: float, *shape: int) -> Tensor:
-        """(B, *shape) bool."""
-        return self.take(*shape) < probability
-
-
-def mix(values: Tensor) -> Tensor:
-    """The finaliser of splitmix64: a bijection of 64-bit integers that looks random.
-
-    Args:
-        values: any shape, int64.
-
-    Returns:
-        The same shape, int64.
-
-    Source: Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (OOPSLA 2014), figure 16.
-    """
-    values = (values ^ _shift(values, 30)) * -4658895280553007687  # 0xBF58476D1CE4E5B9
-    values = (values ^ _shift(values, 27)) * -7723592293110705685  # 0x94D049BB133111EB
-    return values ^ _shift(values, 31)
-
-
-def _shift(values: Tensor, bits: int) -> Tensor:
-    return (values >> bits) & ((1 << (64 - bits)) - 1)  # int64 shifts keep the sign, the mask drops it
-
-
-def uniform(keys: Tensor, count: int) -> Tensor:
-    """Uniform numbers in [0, 1) that depend on each key alone.
-
-    Args:
-        keys: (B,) int64.
-        count: how many numbers per key.
-
-    Returns:
-        (B, count) float32 with 24 random bits.
-    """
-    counter = torch.arange(1, count + 1, dtype=torch.int64) * -7046029254386353131  # 0x9E3779B97F4A7C15
-    words = mix(mix(keys)[:, None] + counter)  # (B, count)
-    return _shift(words, 40).float() / 2.0**24
 
 
 class SyntheticClips:
@@ -204,13 +149,13 @@ class SyntheticClips:
 
     def _make(self, keys: Tensor, names: Sequence[str]) -> list[Clip]:
         surfaces = self.most + 1
-        numbers = _Numbers(keys, 64 * surfaces + surfaces * LATTICE * LATTICE)
+        numbers = Numbers(keys, 64 * surfaces + surfaces * LATTICE * LATTICE)
         extent = numbers.take(1)[:, 0] * (self.most - self.fewest + 1)
         active = torch.arange(self.most) < self.fewest + extent.floor()[:, None]  # (B, N)
         motion = self._motion(numbers)
-        outlines = _outlines(numbers, self.most)  # (B, N, bins)
+        outlines = draw_outlines(numbers, self.most)  # (B, N, bins)
         side = 32 if min(self.height, self.width) <= 96 else 64
-        atlas = _atlas(_textures(numbers, surfaces, side), _colours(numbers, self.most))
+        atlas = atlas_of(draw_textures(numbers, surfaces, side), draw_colours(numbers, self.most))
         # surfaces are numbered front first; a random permutation of the present ones makes their ids
         ids = (numbers.take(self.most) + ~active).argsort(dim=1).argsort(dim=1) + 1  # (B, N)
         ids = F.pad(ids, (0, 1)).to(torch.uint8)  # (B, N+1), 0 for the background
@@ -232,7 +177,7 @@ class SyntheticClips:
             for row, name in enumerate(names)
         ]
 
-    def _motion(self, numbers: _Numbers) -> Motion:
+    def _motion(self, numbers: Numbers) -> Motion:
         """Draws how everything moves; positions in picture sizes first, pixels at the end."""
         count, scale = self.most, float(min(self.height, self.width))
         box = torch.tensor([self.width, self.height], dtype=torch.float32)
@@ -379,21 +324,6 @@ def _local_maps(motion: Motion) -> Tensor:
     return torch.stack([p, q, e, f], -1).transpose(1, 2).contiguous()  # (B, N+1, T, 4) -> (B, T, N+1, 4)
 
 
-def _atlas(textures: Tensor, colours: Tensor) -> Tensor:
-    """Coloured textures of a clip, one below the other, each ending with its first row and column again.
-
-    Args:
-        textures: (B, N+1, side, side) in [0, 1].
-        colours: (B, N+1, 2, 3).
-
-    Returns:
-        (B, 3, (N+1) * (side+1), side+1).
-    """
-    padded = F.pad(textures, (0, 1, 0, 1), mode="circular")[:, :, None]  # (B, N+1, 1, side+1, side+1)
-    first, second = colours[..., None, None].unbind(2)  # (B, N+1, 3, 1, 1) each
-    return torch.lerp(first, second, padded).transpose(1, 2).flatten(2, 3).contiguous()
-
-
 def _look_up(maps: Tensor, atlas: Tensor, surface: Tensor, pixels: _Pixels) -> Tensor:
     """Colours (3, P) of the given surfaces (P,) at pixels of one clip, whose maps are (4, T * (N+1))."""
     side = atlas.shape[2] - 1
@@ -403,59 +333,3 @@ def _look_up(maps: Tensor, atlas: Tensor, surface: Tensor, pixels: _Pixels) -> T
     u, v = (u - u.floor()) * side, (v - v.floor()) * side + surface * (side + 1)
     grid = torch.stack([u * (2 / side) - 1, v * (2 / (atlas.shape[1] - 1)) - 1], -1)  # (P, 2) in [-1, 1]
     return F.grid_sample(atlas[None], grid[None, None], align_corners=True, padding_mode="border")[0, :, 0]
-
-
-def _outlines(numbers: _Numbers, count: int) -> Tensor:
-    """Radius over direction of each object, (B, N, bins), about 1: ellipses, polygons, stars and blobs."""
-    turn = (torch.arange(ANGLE_BINS) + 0.5) * (4 / ANGLE_BINS)  # position along the unit diamond
-    angle = torch.atan2(((turn - 1) % 4 - 2).abs() - 1, (turn - 2).abs() - 1)  # (bins,)
-    kind = (numbers.take(count, 1) * 4).floor()
-    aspect = numbers.take(count, 1, low=0.6, high=1.0)
-    corners = numbers.take(count, 1, low=3, high=7).floor()
-    depth = numbers.take(count, 1, low=0.15, high=0.3)
-    phase = numbers.take(count, 1, high=2 * math.pi)
-    ellipse = 1 / torch.sqrt((angle.cos() * aspect) ** 2 + (angle.sin() / aspect) ** 2)
-    sector = 2 * math.pi / corners
-    polygon = 1.15 * torch.cos(sector / 2) / torch.cos((angle % sector) - sector / 2)
-    star = 1 + depth * torch.cos((corners + 1) * angle)
-    blob = 1 + 0.8 * depth * (torch.cos(2 * angle + phase) + torch.cos(3 * angle - 2 * phase)) / 1.5
-    outline = torch.where(
-        kind == 0, ellipse, torch.where(kind == 1, polygon, torch.where(kind == 2, star, blob))
-    )
-    return outline.contiguous()
-
-
-def _textures(numbers: _Numbers, count: int, side: int) -> Tensor:
-    """Periodic patterns (B, count, side, side) in [0, 1]: noise, stripes, checkers, gradients."""
-    kind = (numbers.take(count, 1, 1) * 4).floor()
-    waves_x = numbers.take(count, 1, 1, low=2, high=7).floor()
-    waves_y = numbers.take(count, 1, 1, low=-5, high=6).floor()
-    phase = numbers.take(count, 1, 1, high=2 * math.pi)
-    lattice = numbers.take(count, LATTICE, LATTICE)
-    v, u = torch.meshgrid(*[torch.arange(side) * (2 * math.pi / side)] * 2, indexing="ij")  # (side, side)
-    stripes = torch.sin(waves_x * u + waves_y * v + phase)
-    checker = torch.sin(waves_x * u + phase) * torch.sin(waves_x * v + phase) * 3
-    slope = 0.5 + 0.5 * torch.sin(torch.where(waves_y > 0, u, v) + phase)
-    sharp = 0.5 + 0.5 * torch.where(kind == 1, stripes * 3, checker).clamp(-1, 1)
-    fine = F.interpolate(
-        F.pad(lattice, (0, 1, 0, 1), mode="circular"),
-        size=(side + 1, side + 1),
-        align_corners=True,
-        mode="bilinear",
-    )
-    fine = fine[..., :side, :side]
-    # a second octave from the same lattice, shrunk: the pattern stays periodic
-    octave = torch.roll(fine[..., ::2, ::2], (3, 5), (-2, -1)).repeat(1, 1, 2, 2)
-    noise = ((0.65 * fine + 0.35 * octave - 0.5) * 1.6 + 0.5).clamp(0, 1)
-    return torch.where(kind == 0, noise, torch.where(kind == 3, slope, sharp)).contiguous()
-
-
-def _colours(numbers: _Numbers, count: int) -> Tensor:
-    """Two RGB colours per surface, (B, N+1, 2, 3) in [0, 1]; a quarter of the objects take another's."""
-    first = numbers.take(count + 1, 3, low=0.03, high=0.97)
-    second = torch.lerp(first, numbers.take(count + 1, 3), numbers.take(count + 1, 1, low=0.35, high=1.0))
-    colours = torch.stack([first, second], 2)
-    copies = numbers.chance(0.25, count)
-    other = torch.where(copies, (torch.arange(count) + 1) % count, torch.arange(count))  # (B, N)
-    clips = torch.arange(len(first))[:, None]
-    return torch.cat([colours[clips, other], colours[:, count:]], 1)
