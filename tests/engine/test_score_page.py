@@ -32,7 +32,8 @@ from vosssl.engine.score_pictures import (
     error_map,
     matched_to_truth,
 )
-from vosssl.engine.scoring import JFScorer
+from vosssl.engine.scoring import Curve
+from vosssl.metrics.score import Score
 
 HOSTILE = "<script>window.broken = 1</script><img src=x onerror='window.broken = 2'>\"'&{{script}}"
 PLAIN = EvalProtocol(name="plain", task="semi-supervised", compare_with="nothing")
@@ -80,15 +81,15 @@ SECOND = Labels({"near": traded(squares(), 3), "far": shifted(squares(), 2), HOS
 
 
 def report_of(labels: Labels, truth: dict[str, Tensor] = TRUTH) -> Report:
+    """IoU as J and its square as F, of all frames but the first."""
     scores, curves = [], []
     for name, video in truth.items():
-        scorer = JFScorer(name, PLAIN)
-        scorer.begin(video[0])
-        for t, predicted in enumerate(labels.videos[name][1:], start=1):
-            scorer.update(NAMES[t], predicted, video[t])
-        video_scores, video_curves = scorer.finish()
-        scores += video_scores
-        curves += video_curves
+        for identity in (1, 2):
+            here, there = labels.videos[name][1:] == identity, video[1:] == identity
+            iou = (here & there).sum(dim=(1, 2)) / (here | there).sum(dim=(1, 2))
+            for metric, values in (("J", iou), ("F", iou**2)):
+                curves.append(Curve(name, identity, metric, NAMES[1:], tuple(values.tolist())))
+                scores.append(Score(name, identity, metric, float(values.mean())))
     return Report(scores, protocol="plain", curves=curves)
 
 
@@ -239,8 +240,8 @@ def test_other_protocols_and_missing_sequences_are_said_aloud(tmp_path: Path) ->
     part = Report([s for s in report_of(SECOND).scores if s.video != "far"], protocol="davis17-val")
     page = write_score_page(tmp_path / "a.html", report_of(FIRST), name="a", other=ScoredMethod("b", part))
     text = page.read_text(encoding="utf-8")
-    assert "a follows plain, b follows davis17-val: these numbers do not measure the same." in text
-    assert "1 sequences were scored for one method only" in text
+    assert "a follows protocol plain, b follows davis17-val: they do not measure the same." in text
+    assert "a has sequence far that b has not scored." in text
 
 
 def test_hostile_texts_stay_texts_and_nothing_is_asked_for(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from vosssl.engine.score_pictures import (
     sequence_pictures,
 )
 from vosssl.engine.significance import Interval
-from vosssl.engine.tables import difference_of, interval_of, interval_text
+from vosssl.engine.tables import difference_of, interval_of, interval_text, why_not_comparable
 
 __all__ = ["FrameSource", "LabelSource", "ScoredMethod", "write_score_page"]
 
@@ -117,11 +117,12 @@ def write_score_page(
             display_side=display_side,
             max_frames=max_frames,
         )
+    reasons = [f"{reason}." for reason in why_not_comparable({m.name: m.report for m in methods})]
     headline = title or " and ".join(method.name for method in methods)
     parts = {
         "title": escape(headline),
         "summary": _summary_html(methods, metrics),
-        "notes": "".join(f"<li>{escape(note)}</li>" for note in [*notes, *_mismatches(methods)]),
+        "notes": "".join(f"<li>{escape(note)}</li>" for note in [*notes, *reasons]),
         "facts": escape(_facts(methods, known, sequences)),
     }
     content = {
@@ -256,23 +257,6 @@ def _difference_cell(methods: Sequence[ScoredMethod], metric: str) -> str:
         f'<td{kind}><span class="change">{difference.mean:+.3f}</span>'
         f'<span class="interval">{interval_text(Interval(*difference[1:3]), signed=True)}{above}</span></td>'
     )
-
-
-def _mismatches(methods: Sequence[ScoredMethod]) -> list[str]:
-    """Sentences for a reader who might compare what cannot be compared."""
-    if len(methods) < 2:
-        return []
-    first, second = (method.report for method in methods)
-    found = []
-    if first.protocol != second.protocol:
-        found.append(
-            f"{methods[0].name} follows {first.protocol or 'no protocol'}, {methods[1].name} follows "
-            f"{second.protocol or 'no protocol'}: these numbers do not measure the same."
-        )
-    alone = {*first.videos} ^ {*second.videos}
-    if alone:
-        found.append(f"{len(alone)} sequences were scored for one method only; differences leave them out.")
-    return found
 
 
 def _facts(
