@@ -101,8 +101,6 @@ class SlotTracker(VideoSegmenter):
         self._attention: Tensor | None = None  # (K, h, w)
         self._owners: list[int] = []  # class of each slot when locked on
         self._chain: Tensor | None = None  # (K, K) how likely slot k of the first frame is now slot j
-        self._steadiness: list[Tensor] = []  # at most one (K,): similarities summed up
-        self._compared = 0  # frames behind that sum
 
     @property
     def slots(self) -> Tensor:
@@ -119,17 +117,6 @@ class SlotTracker(VideoSegmenter):
         """(K, h, w) slot attention of the last frame."""
         return self._last("_attention")
 
-    @property
-    def stability(self) -> Tensor:
-        """(K,) cosine similarity of each slot with itself one frame earlier, averaged over the video so far.
-
-        1 where a slot did not change, and in the first frame. It falls when slots change places. Starts
-        anew when a prompt adds slots.
-        """
-        if not self._steadiness:
-            return torch.ones(self._last("_slots").shape[1])
-        return (self._steadiness[0] / self._compared).cpu()
-
     def segment(self, frame: Tensor, prompted: Prompted | None) -> Tensor:
         encoded = self.network.encode(frame[None])  # (1, 3, h, w)
         before_slots, before_masks = self._slots, self._masks
@@ -144,7 +131,8 @@ class SlotTracker(VideoSegmenter):
             self._masks = decoded.masks[0].unflatten(-1, grid)
         else:
             self._masks = self._attention
-        self._compare(before_slots, before_masks)
+        if self.reorder != "none":
+            self._reorder(before_slots, before_masks)
         if self._owners:
             return self._class_masks(self.masks)
         self.object_ids = tuple(range(1, len(self._masks) + 1))
@@ -251,19 +239,15 @@ class SlotTracker(VideoSegmenter):
         stacked = torch.stack(rows)
         return stacked / stacked.sum(dim=0, keepdim=True).clamp(min=1e-8)
 
-    def _compare(self, slots: Tensor | None, masks: Tensor | None) -> None:
-        """Puts this frame's slots into the order of the first frame's, and sums up how steady they are."""
+    def _reorder(self, slots: Tensor | None, masks: Tensor | None) -> None:
+        """Puts this frame's slots into the order of the first frame's."""
         assert self._slots is not None and self._masks is not None and self._attention is not None
         if slots is None or masks is None or slots.shape != self._slots.shape:
-            self._chain, self._steadiness, self._compared = None, [], 0
+            self._chain = None  # slots were added: the order begins anew
             return
-        if self.reorder != "none":
-            order = self._continuations(slots, masks)
-            self._slots, self._masks = self._slots[:, order], self._masks[order]
-            self._attention = self._attention[order]
-        same = F.cosine_similarity(slots[0], self._slots[0], dim=-1)
-        self._steadiness = [same + sum(self._steadiness)]
-        self._compared += 1
+        order = self._continuations(slots, masks)
+        self._slots, self._masks = self._slots[:, order], self._masks[order]
+        self._attention = self._attention[order]
 
     def _continuations(self, slots: Tensor, masks: Tensor) -> Tensor:
         """(K,) slot of this frame that continues each slot: one more link of a Markov chain, then matched."""
