@@ -216,6 +216,9 @@ def test_what_holds_no_predictions_says_what_it_holds(tmp_path: Path) -> None:
         open_predictions(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no predictions .*nowhere"):
         open_predictions(tmp_path / "nowhere")
+    write_image(tmp_path / "dog" / "0.jpg", torch.zeros(3, *SIZE, dtype=torch.uint8))
+    with pytest.raises(ValueError, match="compression changes ids, write PNGs"):
+        open_predictions(tmp_path)
     write_folder(tmp_path, {"dog": ["0"]})
     with pytest.raises(ValueError, match=r"its images are one sequence: pass"):
         open_predictions(tmp_path / "dog")

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from vosssl.data.io import embedded_palette
-from vosssl.data.listing import contents, natural_order, neighbours
+from vosssl.data.listing import contents, frames_below, natural_order, neighbours
 from vosssl.data.palette import davis_palette
 from vosssl.data.prediction_folders import (
     LabelFolders,
@@ -163,6 +163,9 @@ def _require_some(root: Path, found: dict[str, bool]) -> None:
     if not found:
         inside = _holds_labels(root)
         hint = f"; its images are one sequence: pass {root.absolute().parent}" if inside else ""
+        lossy = None if inside else frames_below(root)
+        if lossy:
+            hint = f"; the images in {lossy} are of a format whose compression changes ids, write PNGs"
         raise ValueError(
             f"no predictions in {root}: expected a folder of label PNGs per sequence, {contents(root)}{hint}"
         )
