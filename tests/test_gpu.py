@@ -13,7 +13,7 @@ from vosssl.metrics.ari import image_fg_ari, video_ari
 from vosssl.metrics.object_jf import video_object_jf
 from vosssl.metrics.overlap import image_miou, video_mbo
 from vosssl.ops.kmeans import kmeans
-from vosssl.ops.slot_matching import order_over_time
+from vosssl.ops.slot_matching import continue_order
 
 pytestmark = [
     pytest.mark.gpu,
@@ -112,5 +112,5 @@ def test_a_metric_of_labels_on_the_gpu_is_that_of_labels_on_the_cpu(metric):
 def test_clusters_and_the_order_of_slots_do_not_depend_on_the_device():
     points = torch.rand(2, 50, 3, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(kmeans(points.cuda(), 4).cpu(), kmeans(points, 4))
-    similarity = torch.rand(5, 4, 4, generator=torch.Generator().manual_seed(1))
-    assert torch.equal(order_over_time(similarity.cuda()), order_over_time(similarity))
+    likeness = torch.rand(4, 4, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(continue_order(likeness.cuda()).order, continue_order(likeness).order)

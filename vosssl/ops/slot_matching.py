@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,49 +11,60 @@ from torch import Tensor
 from vosssl.ops.assignment import optimal_assignment
 
 
-def overlap_over_time(masks: Tensor) -> Tensor:
-    """Soft IoU between the slots of consecutive frames.
+class Continuation(NamedTuple):
+    """How the slots of the first frame go on in a later one.
+
+    Attributes:
+        order: (K,) int64 on the CPU: entry k is the slot of this frame that continues slot k of the first.
+        belief: (K, K) float64 on the CPU: how likely slot k of the first frame is the slot that was chosen to
+            continue slot j; rows sum to 1.
+    """
+
+    order: Tensor
+    belief: Tensor
+
+
+def mask_overlap(before: Tensor, after: Tensor) -> Tensor:
+    """Soft IoU of every slot before with every slot after.
 
     Args:
-        masks: (T, K, h, w), non-negative.
+        before: (K, h, w), non-negative.
+        after: (K, h, w).
 
     Returns:
-        (T - 1, K, K): rows are slots of frame t, columns slots of frame t + 1.
+        (K, K): rows are slots before, columns slots after.
     """
-    flat = masks.flatten(2)  # (T, K, h, w) -> (T, K, P)
-    before, after = flat[:-1, :, None], flat[1:, None]
-    return torch.minimum(before, after).sum(-1) / torch.maximum(before, after).sum(-1).clamp_min(1e-8)
+    rows, columns = before.flatten(1)[:, None], after.flatten(1)[None]  # (K, h, w) -> (K, 1, P), (1, K, P)
+    return torch.minimum(rows, columns).sum(-1) / torch.maximum(rows, columns).sum(-1).clamp_min(1e-8)
 
 
-def similarity_over_time(slots: Tensor) -> Tensor:
-    """Cosine similarity between the slots of consecutive frames: (T, K, D) -> (T - 1, K, K)."""
-    unit = F.normalize(slots, dim=-1)
-    return unit[:-1] @ unit[1:].transpose(-2, -1)
+def slot_similarity(before: Tensor, after: Tensor) -> Tensor:
+    """Cosine similarity of every slot before with every slot after: (K, D), (K, D) -> (K, K)."""
+    return F.normalize(before, dim=-1) @ F.normalize(after, dim=-1).transpose(-2, -1)
 
 
-def order_over_time(similarity: Tensor, *, temperature: float = 0.1) -> Tensor:
-    """The slot of each frame that continues each slot of the first frame.
+def continue_order(
+    likeness: Tensor, belief: Tensor | None = None, *, temperature: float = 0.1
+) -> Continuation:
+    """One more link of a Markov chain over slots, matched one to one.
 
-    Similarities become transition probabilities, are chained over time as a Markov chain, and matched one
-    to one.
+    Likeness becomes transition probabilities, which carry on the belief of the frame before. Half of the new
+    belief is then given to what was decided: a bare product of transitions forgets the first frame within
+    some fifty frames, since it tends to the chain's stationary distribution.
 
     Args:
-        similarity: (T - 1, K, K) between consecutive frames.
-        temperature: of the softmax over the slots of the later frame.
+        likeness: (K, K): rows are the slots of the frame before, in the first frame's order, columns those
+            of this frame as they come.
+        belief: of the frame before; None when that was the first.
+        temperature: of the softmax over the slots of this frame.
 
     Returns:
-        (T, K) int64 on the CPU: entry (t, k) is the slot of frame t that continues slot k of frame 0.
+        This frame's order, and its belief in that order.
+
+    Source: after DINOSAVi (github.com/Interpause/dinosavi), `track_mode`; the halving is ours.
     """
-    count = similarity.shape[-1]
-    order = torch.arange(count).repeat(len(similarity) + 1, 1)
-    chain = torch.eye(count, dtype=torch.float64)
-    for time, step in enumerate((similarity.cpu().double() / temperature).softmax(dim=-1), start=1):
-        chain = chain @ step
-        order[time] = optimal_assignment(chain)[1]
-    return order
-
-
-def reorder(tensor: Tensor, order: Tensor) -> Tensor:
-    """Applies `order_over_time` to slots or masks: (T, K, ...) -> (T, K, ...)."""
-    frames = torch.arange(len(tensor), device=tensor.device)[:, None]
-    return tensor[frames, order.to(tensor.device)]
+    certain = torch.eye(len(likeness), dtype=torch.float64)
+    link = (likeness.cpu().double() / temperature).softmax(dim=-1)
+    reached = link if belief is None else belief @ link
+    order = optimal_assignment(reached)[1]
+    return Continuation(order, (reached[:, order] + certain) / 2)

@@ -12,11 +12,10 @@ from torch import Tensor
 
 from vosssl.layers.slot_initializers import ConditionalInit, condition_from_labels
 from vosssl.layers.slot_network import Encoded, SlotNetwork
-from vosssl.ops.assignment import optimal_assignment
 from vosssl.ops.foreground import foreground_from_cls_attention
 from vosssl.ops.noise import sample_noise
 from vosssl.ops.resize import Size
-from vosssl.ops.slot_matching import overlap_over_time, similarity_over_time
+from vosssl.ops.slot_matching import continue_order, mask_overlap, slot_similarity
 from vosssl.propagation.segmenter import Prompted, VideoSegmenter
 
 Output = Literal["decoder", "attention"]
@@ -100,7 +99,7 @@ class SlotTracker(VideoSegmenter):
         self._masks: Tensor | None = None  # (K, h, w)
         self._attention: Tensor | None = None  # (K, h, w)
         self._owners: list[int] = []  # class of each slot when locked on
-        self._chain: Tensor | None = None  # (K, K) how likely slot k of the first frame is now slot j
+        self._belief: Tensor | None = None  # (K, K) how likely slot k of the first frame is now slot j
 
     @property
     def slots(self) -> Tensor:
@@ -243,24 +242,16 @@ class SlotTracker(VideoSegmenter):
         """Puts this frame's slots into the order of the first frame's."""
         assert self._slots is not None and self._masks is not None and self._attention is not None
         if slots is None or masks is None or slots.shape != self._slots.shape:
-            self._chain = None  # slots were added: the order begins anew
+            self._belief = None  # slots were added: the order begins anew
             return
-        order = self._continuations(slots, masks)
+        if self.reorder == "overlap":
+            likeness = mask_overlap(masks, self._masks)
+        else:
+            likeness = slot_similarity(slots[0], self._slots[0])
+        order, self._belief = continue_order(likeness, self._belief, temperature=self.temperature)
+        order = order.to(self.device)
         self._slots, self._masks = self._slots[:, order], self._masks[order]
         self._attention = self._attention[order]
-
-    def _continuations(self, slots: Tensor, masks: Tensor) -> Tensor:
-        """(K,) slot of this frame that continues each slot: one more link of a Markov chain, then matched."""
-        assert self._slots is not None and self._masks is not None
-        if self.reorder == "overlap":
-            likeness = overlap_over_time(torch.stack([masks, self._masks]))[0]
-        else:
-            likeness = similarity_over_time(torch.cat([slots, self._slots]))[0]
-        link = (likeness.cpu().double() / self.temperature).softmax(dim=-1)
-        chain = link if self._chain is None else self._chain @ link
-        order = optimal_assignment(chain)[1].to(self.device)
-        self._chain = chain[:, order]
-        return order
 
     def _last(self, name: Literal["_slots", "_masks", "_attention"]) -> Tensor:
         value: Tensor | None = getattr(self, name)
