@@ -81,15 +81,20 @@ class TruthFolder:
         self.root = next((folder for folder in below if folder.is_dir()), root)
         if not self.root.is_dir():
             raise FileNotFoundError(f"no folder of truth {root}")
+        self._files: dict[str, dict[str, str]] = {}  # sequence -> frame -> file, listed once
 
     def frames(self, sequence: str) -> tuple[str, ...]:
         """Names of the frames with labels; none for a sequence that is not there."""
-        return tuple(sorted(label_names(self.root / sequence), key=natural_order))
+        return tuple(sorted(self._listed(sequence), key=natural_order))
 
     def labels(self, sequence: str, frame: str) -> Tensor:
         """(H, W) uint8 ids."""
-        folder = self.root / sequence
-        return read_labels(folder / label_names(folder)[frame])
+        return read_labels(self.root / sequence / self._listed(sequence)[frame])
+
+    def _listed(self, sequence: str) -> dict[str, str]:
+        if sequence not in self._files:
+            self._files[sequence] = label_names(self.root / sequence)
+        return self._files[sequence]
 
 
 def as_predictions(source: LabelSource | str | Path | None) -> LabelSource | None:
