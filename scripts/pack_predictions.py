@@ -4,6 +4,7 @@
     python scripts/pack_predictions.py mose.zip --server mose-val --data MOSE/valid --check
 
 PREDICTIONS is anything that can be scored: folders of label PNGs, an image per object, run lengths, NPZ.
+The frames asked for are those of DATA/JPEGImages: for YouTube-VOS pass `valid`, not `valid_all_frames`.
 Servers: youtube-vos-2018, youtube-vos-2019, mose-val, lvos-v1-test, davis17-test-dev,
 davis17-unsupervised-test-dev. A packed zip is checked as well. Exit code 2: something is wrong, and what is
 printed.
