@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vosssl.layers.slot_attention import SlotAttention
 from vosssl.layers.slot_decoders import MLPDecoder
+from vosssl.layers.slot_groups import ForegroundGroups
 from vosssl.layers.slot_initializers import ConditionalInit, ConditionKind, LearnedInit
 from vosssl.layers.slot_network import Encoded, SlotNetwork
+from vosssl.layers.time_decoders import LinearTimeDecoder
 from vosssl.propagation.slot_tracking import SlotTracker, patch_owners
 
 GRID = (4, 6)
@@ -189,7 +192,7 @@ def test_a_prompt_after_discovery_turns_what_was_found_into_background() -> None
 
 
 class Patches(nn.Module):
-    """An encoder: linear patch embeddings."""
+    """An encoder: linear patch embeddings; the class token looks at what is bright."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -197,10 +200,11 @@ class Patches(nn.Module):
 
     def forward(self, frames: Tensor) -> Encoded:
         features = self.embed(frames).flatten(2).transpose(1, 2)
-        return Encoded(inputs=features, features=features, grid=GRID)
+        bright = F.adaptive_avg_pool2d(frames.mean(dim=1), GRID).flatten(1)[:, None]  # (N, 1, P)
+        return Encoded(inputs=features, features=features, grid=GRID, cls_attention=bright)
 
 
-def real_network(initializer: nn.Module) -> SlotNetwork:
+def real_network(initializer: nn.Module, **parts: nn.Module) -> SlotNetwork:
     torch.manual_seed(0)
     return SlotNetwork(
         encoder=Patches(),
@@ -209,11 +213,17 @@ def real_network(initializer: nn.Module) -> SlotNetwork:
         predictor=None,
         decoder=MLPDecoder(16, 12, hidden_dims=(24,), grid=GRID),
         first_iterations=3,
+        **parts,
     ).eval()
 
 
-def test_a_real_slot_network_is_tracked_like_its_forward_pass() -> None:
-    network = real_network(LearnedInit(4, 16))
+@pytest.mark.parametrize("strategy", [None, "always", "initial"])
+def test_a_real_slot_network_is_tracked_like_its_forward_pass(strategy: Any) -> None:
+    parts: dict[str, nn.Module] = {}
+    if strategy is not None:
+        parts["groups"] = ForegroundGroups(16, counts=(1, 3), strategy=strategy)
+        parts["time_decoder"] = LinearTimeDecoder(16, (0, 1))
+    network = real_network(LearnedInit(4, 16), **parts)
     frames = torch.stack([scene(time)[0] for time in range(3)])
     with torch.inference_mode():
         masks = network(frames[None]).masks[0]
