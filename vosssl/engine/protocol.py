@@ -15,6 +15,9 @@ import vosssl
 
 Task = Literal["semi-supervised", "unsupervised"]
 Objects = Literal["first-frame", "any-frame"]
+Counted = Literal["always", "from-first", "after-first", "first-seen"]
+SEGMENTATION = ("fg_ari", "ari", "mbo", "miou")
+METRICS = ("J", "F", *(f"{scope}/{name}" for scope in ("video", "image") for name in SEGMENTATION))
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,18 @@ class EvalProtocol:
         merge_predictions: every predicted id is the one object.
         extra_ids: predicted ids above n are an `error`, or are left out (`ignore`); semi-supervised only.
         max_proposals: more predicted ids in a video are an error; unsupervised only.
+        metrics: what is measured: J, F, `video/…` and `image/…` of fg_ari, ari, mbo, miou.
+        counted: frames of an object that count. `always`: all that are scored; `from-first`: from the one in
+            which the truth shows it first; `after-first`: without that one; `first-seen`: from the first in
+            which truth or prediction shows it.
+        split: `seen-unseen`: J and F also by whether an object's category was in the training set, and `G`,
+            the mean of the four, see `engine/categories.py`.
+        chunk: `video/…` metrics are of pieces of so many frames, what is left over at the end is dropped;
+            None: of whole videos.
+        size: (H, W) to which both are brought (nearest pixel) before scoring; None: the truth's.
+        background: the background is a true object for mBO and mIoU.
+        skip_empty: frames and videos without any true object do not count for ARI; otherwise they score 1.
+        videos: how many there are in the whole set; 0: any number.
         source: where this is written.
         compare_with: which published numbers may stand beside these.
     """
@@ -49,8 +64,26 @@ class EvalProtocol:
     merge_predictions: bool = False
     extra_ids: Literal["error", "ignore"] = "error"
     max_proposals: int | None = None
+    metrics: tuple[str, ...] = ("J", "F")
+    counted: Counted = "always"
+    split: Literal["none", "seen-unseen"] = "none"
+    chunk: int | None = None
+    size: tuple[int, int] | None = None
+    background: bool = False
+    skip_empty: bool = False
+    videos: int = 0
     source: str = ""
     compare_with: str = ""
+
+    @property
+    def region_metrics(self) -> bool:
+        """Whether J and F are measured."""
+        return "J" in self.metrics or "F" in self.metrics
+
+    @property
+    def segmentation_metrics(self) -> bool:
+        """Whether ARI, mBO or mIoU are measured."""
+        return any("/" in metric for metric in self.metrics)
 
 
 DISCOVERY = EvalProtocol(
@@ -98,6 +131,12 @@ def load_protocol(name: str | Path | EvalProtocol) -> EvalProtocol:
     for field, choices in _CHOICES.items():
         if field in content and content[field] not in choices:
             raise ValueError(f"{field} of protocol {path} is {content[field]!r}, expected one of {choices}")
+    wrong = [metric for metric in content.get("metrics", ()) if metric not in METRICS]
+    if wrong:
+        raise ValueError(f"metrics of protocol {path} are {wrong}, expected some of {', '.join(METRICS)}")
+    for field in ("metrics", "size"):
+        if content.get(field) is not None:
+            content[field] = tuple(content[field])
     return EvalProtocol(**content)
 
 
@@ -106,7 +145,12 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "prompt": ("first-frame", "none"),
     "objects": ("first-frame", "any-frame"),
     "extra_ids": ("error", "ignore"),
-} | dict.fromkeys(("skip_first", "skip_last", "void", "merge_truth", "merge_predictions"), (True, False))
+    "counted": ("always", "from-first", "after-first", "first-seen"),
+    "split": ("none", "seen-unseen"),
+} | dict.fromkeys(
+    ("skip_first", "skip_last", "void", "merge_truth", "merge_predictions", "background", "skip_empty"),
+    (True, False),
+)
 
 
 def _find(name: str | Path) -> Path:

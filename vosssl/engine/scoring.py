@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from vosssl.clip import VOID
-from vosssl.engine.protocol import EvalProtocol
+from vosssl.engine.protocol import DISCOVERY, EvalProtocol
 from vosssl.metrics.ari import adjusted_rand_index
 from vosssl.metrics.contingency import compact, full_contingency
+from vosssl.metrics.outlines import Outlines, present_ids, trace
 from vosssl.metrics.overlap import best_overlap, matched_overlap
-from vosssl.metrics.region_boundary import (
-    FrameJF,
-    frame_jf,
-    match_proposals,
-    paired_frame_jf,
-    statistics,
-)
+from vosssl.metrics.region_boundary import FrameJF, match_proposals, paired_jf, pairwise_jf, statistics
 from vosssl.metrics.score import Score
 from vosssl.ops.masks import object_ids
 
@@ -37,6 +32,17 @@ class Curve(NamedTuple):
     values: tuple[float, ...]
 
 
+class _Part(NamedTuple):
+    """J and F of some frames: (N, T) of equal ids, or (Q, N, T) with a last row and column of absent ids."""
+
+    frames: tuple[str, ...]
+    predicted: list[tuple[int, ...]]  # ids in each frame
+    true: list[tuple[int, ...]]
+    segments: list[int]  # what the rows are of
+    objects: list[int]
+    values: FrameJF
+
+
 class JFScorer:
     """J and F of one video under a protocol.
 
@@ -49,127 +55,179 @@ class JFScorer:
         self.video = video
         self.protocol = protocol
         self.count: int | None = None  # n, the largest id of the first frame
-        self.frames: list[str] = []
-        self._values: list[FrameJF] = []
-        self._predicted: list[tuple[int, ...]] = []  # rows of each frame's values, when matching
-        self._true: list[tuple[int, ...]] = []
+        self._parts: list[_Part] = []
 
     def begin(self, truth: Tensor) -> None:
         """Takes note of the objects in the first frame's truth, (H, W) uint8, scored or not."""
-        ids = object_ids(self._truth(truth))
+        ids = object_ids(truth.clamp(max=1) if self.protocol.merge_truth else truth)
         self.count = max(ids, default=0)
 
     def update(self, frame: str, predicted: Tensor, truth: Tensor) -> None:
-        """Scores one frame: its name and two (H, W) uint8 label maps.
+        """Scores one frame: its name and two (H, W) uint8 label maps; see `update_all`."""
+        self.update_all((frame,), trace(predicted[None], truth[None]))
+
+    def update_all(
+        self, frames: Sequence[str], outlines: Outlines, *, scored: Sequence[bool] | None = None
+    ) -> None:
+        """Scores T frames.
+
+        Args:
+            frames: T names.
+            outlines: of their label maps, from `trace`.
+            scored: T; None: all of them.
 
         Raises:
-            ValueError: ids that the protocol does not allow, or maps that do not fit.
+            ValueError: ids that the protocol does not allow.
         """
-        truth = self._truth(truth)
-        if self.protocol.merge_predictions:
-            predicted = predicted.clamp(max=1)
-        self.frames.append(frame)
-        if self.protocol.task == "semi-supervised" and self.protocol.objects == "first-frame":
-            self._update_paired(frame, predicted, truth)
+        protocol = self.protocol
+        kept = [place for place in range(len(frames)) if scored is None or scored[place]]
+        predicted = present_ids(outlines.predicted, outlines, merge=protocol.merge_predictions)
+        true = present_ids(outlines.truth, outlines, merge=protocol.merge_truth)
+        predicted, true = [predicted[place] for place in kept], [true[place] for place in kept]
+        self._check_proposals(predicted)
+        segments, objects = sorted(set().union(*predicted)), sorted(set().union(*true))
+        options = {name: getattr(protocol, name) for name in ("void", "merge_predictions", "merge_truth")}
+        if protocol.task == "semi-supervised":
+            segments = objects = sorted({*segments, *objects})
+            values = paired_jf(outlines, objects, **options) if objects else _nothing(outlines)
         else:
-            self._update_pairs(predicted, truth)
+            absent = _absent(segments, objects)
+            segments, objects = [*segments, absent], [*objects, absent]
+            values = pairwise_jf(outlines, predicted_ids=segments, true_ids=objects, **options)
+        names = tuple(frames[place] for place in kept)
+        values = FrameJF(*(part[..., kept] for part in values))
+        self._parts.append(_Part(names, predicted, true, segments, objects, values))
 
-    def finish(self) -> tuple[list[Score], list[Curve]]:
+    def absorb(self, later: JFScorer) -> None:
+        """Appends what another scorer found in later frames of this video."""
+        self.count = later.count if self.count is None else self.count
+        self._parts += later._parts
+
+    def finish(self, *, groups: Mapping[int, str] | None = None) -> tuple[list[Score], list[Curve]]:
         """Scores and curves of the video.
+
+        Args:
+            groups: a group of each object, such as `seen`, by which J and F are also listed.
 
         Returns:
             Per object J, F, their recall and decay; none when there is no object.
 
         Raises:
-            ValueError: no frame was scored.
+            ValueError: no frame was scored, or there are ids that the protocol does not allow.
         """
-        if not self.frames:
+        frames = [name for part in self._parts for name in part.frames]
+        if not frames:
             raise ValueError(
                 f"no frame of {self.video} is scored under {self.protocol.name}: "
                 "it is too short or has no truth"
             )
-        objects, j, f = self._paired() if self.protocol.task == "semi-supervised" else self._matched()
+        self._check_extra()
+        matched = self.protocol.task == "unsupervised"
+        objects, j, f = self._matched(self._objects()) if matched else self._paired(self._objects())
         scores, curves = [], []
         for place, identity in enumerate(objects):
-            for metric, values in (("J", j[place]), ("F", f[place])):
+            start = self._start(identity)
+            for metric, values in (("J", j[place, start:]), ("F", f[place, start:])):
+                if not len(values):
+                    continue  # it appears in the last frame, and that one does not count
                 stats = statistics(values)
                 for suffix, value in (("", stats.mean), ("/recall", stats.recall), ("/decay", stats.decay)):
                     scores.append(Score(self.video, identity, metric + suffix, value))
-                curves.append(Curve(self.video, identity, metric, tuple(self.frames), tuple(values.tolist())))
+                if groups is not None:
+                    scores.append(Score(self.video, identity, f"{metric}/{groups[identity]}", stats.mean))
+                curves.append(
+                    Curve(self.video, identity, metric, tuple(frames[start:]), tuple(values.tolist()))
+                )
         return scores, curves
 
-    def _truth(self, truth: Tensor) -> Tensor:
-        return truth.clamp(max=1) if self.protocol.merge_truth else truth
-
-    def _update_paired(self, frame: str, predicted: Tensor, truth: Tensor) -> None:
-        assert self.count is not None, "begin comes first"
-        extra = max(object_ids(predicted), default=0)
-        if extra > self.count and self.protocol.extra_ids == "error":
-            raise ValueError(
-                f"frame {frame} of {self.video} has predicted id {extra}, the truth has 1..{self.count}; "
-                "remove it or use a protocol that ignores extra ids"
-            )
-        ids = tuple(range(1, self.count + 1))
-        self._values.append(paired_frame_jf(predicted, truth, ids, void=self.protocol.void))
-
-    def _update_pairs(self, predicted: Tensor, truth: Tensor) -> None:
-        """Every segment against every object of this frame; the last row and column stand for absent ones."""
-        segments, objects = object_ids(predicted), object_ids(truth)
-        limit = self.protocol.max_proposals
-        if limit is not None and max(segments, default=0) > limit:
-            raise ValueError(
-                f"{self.video} has predicted id {max(segments)}, "
-                f"{self.protocol.name} allows {limit} proposals"
-            )
-        absent = _absent(segments, objects)
-        self._predicted.append(segments)
-        self._true.append(objects)
-        self._values.append(
-            frame_jf(
-                predicted,
-                truth,
-                predicted_ids=[*segments, absent],
-                true_ids=[*objects, absent],
-                void=self.protocol.void,
-            )
-        )
-
-    def _paired(self) -> tuple[list[int], Tensor, Tensor]:
-        """Objects in rising order, with (N, T) J and F."""
-        if self.protocol.objects == "any-frame":
-            objects = sorted(set().union(*self._true))
-            j, f = (self._dense(objects, objects, part).diagonal().T for part in (0, 1))
-            return objects, j, f
-        j = torch.stack([values.j for values in self._values], dim=1)  # T x (N,) -> (N, T)
-        f = torch.stack([values.f for values in self._values], dim=1)
-        return list(range(1, len(j) + 1)), j, f
-
-    def _matched(self) -> tuple[list[int], Tensor, Tensor]:
-        """Objects in the order of their proposals, as the official tool lists them, with (N, T) J and F."""
+    def _objects(self) -> list[int]:
         if self.protocol.objects == "first-frame":
-            objects = list(range(1, (self.count or 0) + 1))
-        else:
-            objects = sorted(set().union(*self._true))
+            assert self.count is not None, "begin comes first"
+            return list(range(1, self.count + 1))
+        return sorted(set().union(*(ids for part in self._parts for ids in part.true)))
+
+    def _start(self, identity: int) -> int:
+        """The first scored frame that counts for an object."""
+        if self.protocol.counted == "always":
+            return 0
+        either = self.protocol.counted == "first-seen"
+        shown = (
+            identity in true or (either and identity in predicted)
+            for part in self._parts
+            for predicted, true in zip(part.predicted, part.true, strict=True)
+        )
+        first = next((place for place, here in enumerate(shown) if here), 0)
+        return first + (self.protocol.counted == "after-first")
+
+    def _check_proposals(self, predicted: list[tuple[int, ...]]) -> None:
+        limit = self.protocol.max_proposals
+        largest = max((max(ids, default=0) for ids in predicted), default=0)
+        if limit is not None and largest > limit:
+            raise ValueError(
+                f"{self.video} has predicted id {largest}, {self.protocol.name} allows {limit} proposals"
+            )
+
+    def _check_extra(self) -> None:
+        protocol = self.protocol
+        if (protocol.task, protocol.objects, protocol.extra_ids) != (
+            "semi-supervised",
+            "first-frame",
+            "error",
+        ):
+            return
+        assert self.count is not None, "begin comes first"
+        for part in self._parts:
+            for frame, ids in zip(part.frames, part.predicted, strict=True):
+                if max(ids, default=0) > self.count:
+                    raise ValueError(
+                        f"frame {frame} of {self.video} has predicted id {max(ids)}, the truth has "
+                        f"1..{self.count}; remove it or use a protocol that ignores extra ids"
+                    )
+
+    def _paired(self, objects: list[int]) -> tuple[list[int], Tensor, Tensor]:
+        """Objects in rising order, with (N, T) J and F; 1 where neither side has one."""
+        tables = []
+        for which in (0, 1):
+            columns = []
+            for part in self._parts:
+                values = torch.ones(len(objects), len(part.frames), dtype=torch.float64)
+                for place, identity in enumerate(objects):
+                    if identity in part.objects:
+                        values[place] = part.values[which][part.objects.index(identity)]
+                columns.append(values)
+            tables.append(torch.cat(columns, dim=1))
+        return objects, tables[0], tables[1]
+
+    def _matched(self, objects: list[int]) -> tuple[list[int], Tensor, Tensor]:
+        """Objects in the order of their proposals, as the official tool lists them, with (N, T) J and F."""
         if not objects:
-            return [], torch.empty(0, len(self.frames)), torch.empty(0, len(self.frames))
-        segments = list(range(1, max((max(ids, default=0) for ids in self._predicted), default=0) + 1))
+            return [], torch.empty(0, 0), torch.empty(0, 0)
+        used = (max(ids, default=0) for part in self._parts for ids in part.predicted)
+        segments = list(range(1, max(used) + 1))
         segments += [VOID] * (len(objects) - len(segments))  # 255 never occurs: padded with empty proposals
-        j, f = (self._dense(segments, objects, part) for part in (0, 1))
+        j, f = (self._dense(segments, objects, which) for which in (0, 1))
         matching = match_proposals(j, f)
         chosen = (matching.proposals, matching.objects)
         return [objects[place] for place in matching.objects], j[chosen], f[chosen]
 
-    def _dense(self, segments: list[int], objects: list[int], part: int) -> Tensor:
-        """(Q, N, T) values of all pairs; ids that a frame lacks read its row or column of absent ones."""
-        frames = []
-        for values, here, there in zip(self._values, self._predicted, self._true, strict=True):
-            rows = [here.index(identity) if identity in here else len(here) for identity in segments]
-            columns = [there.index(identity) if identity in there else len(there) for identity in objects]
-            frames.append(values[part][rows][:, columns])
-        return torch.stack(frames, dim=2)
+    def _dense(self, segments: list[int], objects: list[int], which: int) -> Tensor:
+        """(Q, N, T) values of all pairs; ids that some frames lack read the row or column of absent ones."""
+        blocks = []
+        for part in self._parts:
+            rows, columns = (
+                [known.index(identity) if identity in known else -1 for identity in wanted]
+                for wanted, known in ((segments, part.segments), (objects, part.objects))
+            )
+            blocks.append(part.values[which][rows][:, columns])
+        return torch.cat(blocks, dim=2)
 
 
-def _absent(segments: tuple[int, ...], objects: tuple[int, ...]) -> int:
+def _nothing(outlines: Outlines) -> FrameJF:
+    """J and F of no object."""
+    return FrameJF(*(torch.empty(0, outlines.frames, dtype=torch.float64) for _ in range(2)))
+
+
+def _absent(segments: list[int], objects: list[int]) -> int:
     """An id between 1 and 254 that neither side uses; the maps hold at most 254 of them."""
     used = {*segments, *objects}
     return next((identity for identity in range(VOID - 1, 0, -1) if identity not in used), VOID)
@@ -178,58 +236,87 @@ def _absent(segments: tuple[int, ...], objects: tuple[int, ...]) -> int:
 class SegmentationScorer:
     """ARI, FG-ARI, mBO and matched mIoU of one video, over its frames and as one long image.
 
-    Frames that are void everywhere do not count. The image metrics weigh as many samples as counted.
+    Frames that are void everywhere do not count. The image metrics weigh as many samples as counted, the
+    video metrics as many chunks.
 
     Args:
         video: its name.
+        protocol: chunks, background and empty frames.
     """
 
-    def __init__(self, video: str) -> None:
+    def __init__(self, video: str, protocol: EvalProtocol = DISCOVERY) -> None:
         self.video = video
-        self._total: Tensor | None = None  # (255, 256) int64
-        self._frames: dict[str, list[float]] = {}
+        self.protocol = protocol
+        self._total: Tensor | None = None  # (255, 256) int64, of the present chunk
+        self._frames = 0  # in it
+        self._samples: dict[str, list[float]] = {}
 
     def update(self, predicted: Tensor, truth: Tensor) -> None:
         """Counts one frame: two (H, W) uint8 label maps."""
-        table = full_contingency(predicted, truth).cpu()
+        self.update_table(full_contingency(predicted, truth).cpu())
+
+    def update_table(self, table: Tensor) -> None:
+        """Counts one frame, given as its (255, 256) contingency table."""
         self._total = table if self._total is None else self._total + table
-        for name, value in segmentation_metrics(compact(table)).items():
-            if not math.isnan(value):
-                self._frames.setdefault(name, []).append(value)
+        self._frames += 1
+        self._sample("image", table)
+        if self._frames == self.protocol.chunk:
+            self._sample("video", self._total)
+            self._total, self._frames = None, 0
+
+    def absorb(self, later: SegmentationScorer) -> None:
+        """Appends what another scorer found in later frames; this one's have to end with a whole chunk."""
+        for name, samples in later._samples.items():
+            self._samples.setdefault(name, []).extend(samples)
+        if later._total is not None:
+            self._total = later._total if self._total is None else self._total + later._total
+            self._frames += later._frames
 
     def finish(self) -> list[Score]:
         """The video's scores, `video/…` and `image/…`; a metric that nothing was counted for is left out."""
-        if self._total is None:
-            return []
-        values = segmentation_metrics(compact(self._total))
-        scores = [
-            Score(self.video, None, f"video/{name}", value)
-            for name, value in values.items()
-            if not math.isnan(value)
+        if self._total is not None and self.protocol.chunk is None:
+            self._sample("video", self._total)
+            self._total = None
+        wanted = self.protocol.metrics if self.protocol.segmentation_metrics else tuple(self._samples)
+        order = sorted(self._samples.items(), key=lambda item: not item[0].startswith("video"))
+        return [
+            Score(self.video, None, name, math.fsum(samples) / len(samples), self._weight(name, len(samples)))
+            for name, samples in order
+            if name in wanted
         ]
-        for name, samples in self._frames.items():
-            scores.append(
-                Score(self.video, None, f"image/{name}", math.fsum(samples) / len(samples), len(samples))
-            )
-        return scores
+
+    def _weight(self, name: str, samples: int) -> float:
+        return 1.0 if name.startswith("video") and self.protocol.chunk is None else samples
+
+    def _sample(self, scope: str, table: Tensor) -> None:
+        values = segmentation_metrics(
+            compact(table), background=self.protocol.background, skip_empty=self.protocol.skip_empty
+        )
+        for name, value in values.items():
+            if not math.isnan(value):
+                self._samples.setdefault(f"{scope}/{name}", []).append(value)
 
 
-def segmentation_metrics(table: Tensor) -> dict[str, float]:
+def segmentation_metrics(
+    table: Tensor, *, background: bool = False, skip_empty: bool = False
+) -> dict[str, float]:
     """Every metric that a contingency table gives.
 
     Args:
         table: (C, K) counts, row 0 the background.
+        background: mBO and mIoU count it as an object.
+        skip_empty: without any object there is no ARI; otherwise it is 1.
 
     Returns:
         fg_ari, ari, mbo, miou; NaN where nothing is to be scored.
     """
-    if not bool(table.any()):
+    if not bool(table.any()) or (skip_empty and not bool(table[1:].any())):
         return dict.fromkeys(("fg_ari", "ari", "mbo", "miou"), math.nan)
     return {
         "fg_ari": adjusted_rand_index(table[1:]),
         "ari": adjusted_rand_index(table),
-        "mbo": best_overlap(table),
-        "miou": matched_overlap(table),
+        "mbo": best_overlap(table, ignore_background=not background),
+        "miou": matched_overlap(table, ignore_background=not background),
     }
 
 

@@ -221,12 +221,13 @@ def _at(maps: Tensor, places: Tensor) -> Tensor:
     return torch.stack([one.index_select(0, places) for one in maps])
 
 
-def present_ids(labels: Tensor, outlines: Outlines) -> list[tuple[int, ...]]:
+def present_ids(labels: Tensor, outlines: Outlines, *, merge: bool = False) -> list[tuple[int, ...]]:
     """The object ids in each frame, without background and void: each has a last pixel, where it changes.
 
     Args:
         labels: `outlines.predicted` or `outlines.truth`.
         outlines: they belong to.
+        merge: every value above 0, 255 included, is object 1.
 
     Returns:
         T tuples of rising ids.
@@ -234,5 +235,30 @@ def present_ids(labels: Tensor, outlines: Outlines) -> list[tuple[int, ...]]:
     size = VOID + 1
     counts = torch.bincount(outlines.frame * size + labels[0], minlength=outlines.frames * size)
     used = counts.view(-1, size).cpu()
+    if merge:
+        return [(1,) if bool(row[1:].any()) else () for row in used]
     used[:, 0] = used[:, VOID] = 0
     return [tuple(row.nonzero().flatten().tolist()) for row in used]
+
+
+def contingency_tables(outlines: Outlines, pixels: int) -> list[Tensor]:
+    """How many pixels of each true id carry each predicted one, frame by frame, void left out.
+
+    Args:
+        outlines: of T frames.
+        pixels: of one frame, H * W.
+
+    Returns:
+        T tables (255, 256) int64: row is the true id, column the predicted one.
+    """
+    size = VOID + 1
+    codes = outlines.truth[0].long() * size + outlines.predicted[0]
+    tables, start = [], 0
+    for end in outlines.ends.tolist():
+        part = slice(start, end)
+        counts = torch.bincount(codes[part], weights=outlines.lengths[part].double(), minlength=size * size)
+        counts[0] = 0
+        counts[0] = pixels - counts.sum()  # what was cropped is background in both
+        tables.append(counts.long().view(size, size)[:VOID])
+        start = end
+    return tables
