@@ -146,7 +146,8 @@ class Validation:
     def scores(self, network: nn.Module, step: int) -> Mapping[str, float]:
         """Discovery scores of the present network."""
         segmenter = segmenter_of(self.cfg, self.session, network=network, frozen=False)
-        report = evaluate_discovery(segmenter, self.videos, progress=False)
+        frames = self.cfg.train.validation_frames
+        report = evaluate_discovery(segmenter, self.videos, frames=frames, progress=False)
         return {name: value for name, value in report.means().items() if name in VALIDATED}
 
     def images(self, network: nn.Module, step: int) -> Mapping[str, Tensor]:
