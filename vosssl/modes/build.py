@@ -203,7 +203,7 @@ def create_segmenter(
     if "network" not in config:
         return build(config.segmenter, **options_by_name)
     if network is None:
-        network = create_model(name, weights=weights or config.get("weights"))
+        network = create_model(name, weights=config.get("weights") if weights is None else weights)
     network = network.to(resolve_device(device)).eval().requires_grad_(False)
     return build(config.segmenter, network=network, **options_by_name)
 
