@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -188,3 +190,60 @@ def test_untrained_weights_are_a_footnote(tmp_path: Path) -> None:
     (block,) = compared([entry], [clips(count=1, frames=3)], ["lock_on"], session(tmp_path))
     assert any("untrained" in note for note in block.rows[0].notes)
     assert block.rows[0].parameters
+
+
+def test_without_a_word_the_floors_are_run_on_generated_clips_and_own_yaml_files_take_part(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "mine/method").mkdir(parents=True)
+    (tmp_path / "mine/data").mkdir()
+    (tmp_path / "mine/method/blocks.yaml").write_text(
+        "name: blocks\nsegmenter:\n  _target_: vosssl.methods.floors.GridSegmenter\n  rows: 4\n  columns: 4\n"
+    )
+    (tmp_path / "mine/data/tiny.yaml").write_text(
+        "name: tiny\nroot: null\nval:\n  _target_: vosssl.data.synthetic.SyntheticClips\n"
+        "  split: val\n  size: 24\n  frames: 3\n  count: 2\n"
+    )
+    done = subprocess.run(
+        [
+            *(
+                sys.executable,
+                "-m",
+                "vosssl",
+                "--config-dir",
+                "mine",
+                "mode=benchmark",
+                "threads=1",
+                "device=cpu",
+            ),
+            *("benchmark.limit=1", "benchmark.folder=run", "benchmark.entries=[blocks]"),
+            "benchmark.datasets=[synthetic,{data: tiny, limit: 2}]",
+        ],
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    for words in ("synthetic, lock-on", "tiny, discovery, protocol discovery, 2 videos", "copy-first-mask"):
+        assert words in done.stderr
+    blocks = json.loads((tmp_path / "run/report.json").read_text())["blocks"]
+    assert [[row["method"] for row in block["rows"]] for block in blocks] == 2 * [
+        ["copy-first-mask"],
+        ["floor-one", "floor-grid", "floor-kmeans", "blocks"],
+    ]
+    assert {"table.md", "table.csv"} <= {path.name for path in (tmp_path / "run").iterdir()}
+
+
+def test_a_wrong_benchmark_is_one_line_and_makes_no_folder(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "vosssl", "mode=benchmark", "benchmark.datasets=[davis61]"],
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("vosssl: there is no data=davis61; did you mean davis1")
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())

@@ -27,7 +27,7 @@ METRICS = {
 FACTS = ("frames/s", "memory GB", "parameters", "training data", "supervision", "source")
 UNVERIFIED = {"N": "†", "M": "‡"}
 LEGEND = {"†": "read in somebody else's summary", "‡": "recalled"}
-WIDEST = 36  # characters of a cell on the terminal
+WIDEST = 30  # characters of training data, supervision and source on the terminal
 LISTED = 5  # methods that a footnote about other protocols names
 
 
@@ -133,7 +133,8 @@ class BenchmarkTable:
         """
         notes = Footnotes()
         body = [
-            (title, [[_cut(cell) for cell in cells] for cells in rows]) for title, rows in self._body(notes)
+            (title, [[*cells[:-3], *map(_cut, cells[-3:])] for cells in rows])
+            for title, rows in self._body(notes)
         ]
         lines = [self.header, *(cells for _, rows in body for cells in rows)]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

@@ -27,7 +27,7 @@ from vosssl.engine.protocol import DISCOVERY, EvalProtocol, load_protocol
 from vosssl.engine.published import load_published
 from vosssl.engine.report import Report, clean, write_json
 from vosssl.modes.build import build
-from vosssl.modes.config import closest, config_dir, options
+from vosssl.modes.config import yaml_of
 from vosssl.modes.contenders import (
     TASKS,
     Contender,
@@ -39,7 +39,7 @@ from vosssl.modes.contenders import (
     contender,
     open_contender,
 )
-from vosssl.modes.session import Session, from_checkpoint, given_weights, start
+from vosssl.modes.session import Session, config_folders, from_checkpoint, given_weights, start
 
 log = logging.getLogger(__name__)
 
@@ -112,8 +112,9 @@ def run(cfg: DictConfig) -> None:
 
 def contenders_of(cfg: DictConfig) -> list[Contender]:
     """The floors, then the model that the command line chose, then `benchmark.entries`."""
-    floors = [contender(entry, is_floor=True) for entry in cfg.benchmark.floors or ()]
-    entries = [contender(entry) for entry in _plain(cfg.benchmark.entries) or ()]
+    where = config_folders()
+    floors = [contender(entry, is_floor=True, where=where) for entry in cfg.benchmark.floors or ()]
+    entries = [contender(entry, where=where) for entry in _plain(cfg.benchmark.entries) or ()]
     if cfg.get("method"):
         trusted_only = from_checkpoint("method")
         entries.insert(0, chosen_contender(cfg.method, given_weights(cfg), trusted_only=trusted_only))
@@ -331,10 +332,7 @@ def _dataset(entry: str | Mapping[str, Any], *, limit: int | None, frames: int |
     if unknown or "data" not in given:
         raise ValueError(f"dataset {given} of the benchmark, expected data and any of {DATASET_KEYS[1:]}")
     name = str(given["data"])
-    if name not in options("data"):
-        raise ValueError(f"there is no data={name}{closest(name, options('data'))}")
-    node = OmegaConf.load(config_dir() / "data" / f"{name}.yaml")
-    assert isinstance(node, DictConfig)
+    node = yaml_of("data", name, where=config_folders())
     for key, value in {"root": given.get("root"), **(given.get("options") or {})}.items():
         if value is not None:
             OmegaConf.update(node, key, value, merge=True)

@@ -81,6 +81,26 @@ def options(group: str, *, where: Sequence[Path] | None = None) -> list[str]:
     return sorted({path.stem for place in places for path in (place / group).glob("*.yaml")})
 
 
+def yaml_of(group: str, name: str, *, where: Sequence[Path] | None = None) -> DictConfig:
+    """One yaml file of a group, not composed with anything; of two folders that hold it, the later one's.
+
+    Args:
+        group: method or data.
+        name: of the file, without its suffix.
+        where: what `folders` found; None: only our own.
+
+    Raises:
+        ValueError: there is none; says what was probably meant.
+    """
+    places = [config_dir()] if where is None else where
+    found = [path for place in places if (path := place / group / f"{name}.yaml").is_file()]
+    if not found:
+        raise ValueError(f"there is no {group}={name}{closest(name, options(group, where=where))}")
+    config = OmegaConf.load(found[-1])
+    assert isinstance(config, DictConfig)
+    return config
+
+
 def closest(word: str, words: Sequence[str]) -> str:
     """`; did you mean …?` when something resembles the word, otherwise the whole list."""
     near = difflib.get_close_matches(word, words, n=3, cutoff=0.6)

@@ -11,8 +11,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from vosssl.engine import checkpoint
-from vosssl.modes.build import build, build_network, list_models, method_config
-from vosssl.modes.config import closest, saved_config
+from vosssl.modes.build import build, build_network
+from vosssl.modes.config import closest, options, saved_config, yaml_of
 from vosssl.propagation.segmenter import VideoSegmenter
 
 Task = Literal["discovery", "lock_on"]
@@ -99,13 +99,16 @@ class Opened:
         return self.segmenter.discovers if task == "discovery" else "masks" in self.segmenter.prompt_kinds
 
 
-def contender(entry: str | Mapping[str, Any], *, is_floor: bool = False) -> Contender:
+def contender(
+    entry: str | Mapping[str, Any], *, is_floor: bool = False, where: Sequence[Path] | None = None
+) -> Contender:
     """Reads one entry of `benchmark.entries`.
 
     Args:
         entry: a model's name, the path of a checkpoint of ours, the path of a folder of predictions; or a
             mapping with any of KEYS.
         is_floor: whether it is a trivial baseline.
+        where: folders of yaml files; None: only our own.
 
     Returns:
         The contender; nothing is built yet.
@@ -114,7 +117,7 @@ def contender(entry: str | Mapping[str, Any], *, is_floor: bool = False) -> Cont
         ValueError: an entry that means nothing; says what was expected.
         FileNotFoundError: no such checkpoint or folder.
     """
-    given = _spelt_out(entry) if isinstance(entry, str) else dict(entry)
+    given = _spelt_out(entry, options("method", where=where)) if isinstance(entry, str) else dict(entry)
     unknown = [str(key) for key in given if key not in KEYS]
     if unknown:
         raise ValueError(
@@ -133,7 +136,7 @@ def contender(entry: str | Mapping[str, Any], *, is_floor: bool = False) -> Cont
     weights = None if given.get("weights") is None else str(given["weights"])
     saved = _saved(weights)
     if given.get("method"):
-        method: Mapping[str, Any] | DictConfig = method_config(str(given["method"]))
+        method: Mapping[str, Any] | DictConfig = yaml_of("method", str(given["method"]), where=where)
     elif saved is not None and saved.get("method"):
         method = saved["method"]
     else:
@@ -225,8 +228,8 @@ def check_names(contenders: Sequence[Contender]) -> None:
         seen[entry.name] = entry
 
 
-def _spelt_out(entry: str) -> dict[str, Any]:
-    if entry in list_models():
+def _spelt_out(entry: str, models: Sequence[str]) -> dict[str, Any]:
+    if entry in models:
         return {"method": entry}
     path = Path(entry).expanduser()
     if path.is_dir():
@@ -234,8 +237,7 @@ def _spelt_out(entry: str) -> dict[str, Any]:
     if path.is_file():
         return {"weights": entry}
     raise ValueError(
-        f"benchmark entry {entry!r} is no model, checkpoint or folder of predictions"
-        f"{closest(entry, list_models())}"
+        f"benchmark entry {entry!r} is no model, checkpoint or folder of predictions{closest(entry, models)}"
     )
 
 

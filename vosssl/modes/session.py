@@ -20,7 +20,7 @@ from vosssl.data.files import atomic_write
 from vosssl.engine.distributed import World, resolve_device
 from vosssl.engine.rng import seed_everything
 from vosssl.modes.build import build, build_network
-from vosssl.modes.config import SAVED, closest, options, plain
+from vosssl.modes.config import SAVED, closest, config_dir, options, plain
 from vosssl.propagation.segmenter import VideoSegmenter
 
 log = logging.getLogger(__name__)
@@ -214,6 +214,13 @@ def data_of(cfg: DictConfig, split: str) -> Any:
     if split not in data:
         raise ValueError(f"data={data.get('name')} has no {split!r} part; it has {', '.join(map(str, data))}")
     return build(data[split], trusted_only=from_checkpoint("data"))
+
+
+def config_folders() -> list[Path]:
+    """The folders of yaml files that Hydra reads in this run: ours, then the one of `--config-dir`."""
+    sources = HydraConfig.get().runtime.config_sources
+    given = [Path(source.path) for source in sources if source.schema == "file"]
+    return [config_dir(), *(folder for folder in given if folder != config_dir())]
 
 
 def from_checkpoint(group: str) -> bool:
