@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import resource
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -18,6 +17,9 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from vosssl.engine.distributed import World
+
+if sys.platform != "win32":  # which has no such module
+    import resource
 
 GRADIENT_NORM = "gradient_norm"
 
@@ -262,9 +264,11 @@ def _logging_to(path: Path, library: logging.Logger) -> Iterator[None]:
 
 
 def peak_memory(device: torch.device) -> int:
-    """The most memory used so far, in bytes: of the CUDA allocator, elsewhere of the process."""
+    """The most memory used so far, in bytes: of the CUDA allocator, else of the process (0 on Windows)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
