@@ -125,7 +125,8 @@ def test_markdown_is_one_table_whose_lines_have_equally_many_cells() -> None:
 
 
 def test_csv_and_json_hold_everything_with_full_precision(tmp_path: Path) -> None:
-    table = with_published([block()], [number("Cutie", "J&F", 0.888123456789)])
+    table = with_published([block()], [number("Cutie", "J&F", 0.888123456789)], machine="on a laptop")
+    assert table.text().endswith("on a laptop") and table.markdown().endswith("- on a laptop\n")
     table.to_csv(tmp_path / "table.csv")
     table.to_json(tmp_path / "report.json")
     rows = list(csv.DictReader((tmp_path / "table.csv").open()))

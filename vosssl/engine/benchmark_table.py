@@ -111,9 +111,15 @@ class Block:
 
 @dataclass(frozen=True)
 class BenchmarkTable:
-    """All blocks; rendered as one table with one heading."""
+    """All blocks; rendered as one table with one heading.
+
+    Attributes:
+        blocks: one for each dataset and task.
+        machine: where speed and memory were measured, and how; a line below the table.
+    """
 
     blocks: tuple[Block, ...]
+    machine: str = ""
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -151,7 +157,7 @@ class BenchmarkTable:
         parts = [head, "-" * len(head)]
         for title, rows in body:
             parts += [title, *map(line, rows), ""]
-        return "\n".join([*parts, *notes.lines()]).rstrip()
+        return "\n".join([*parts, *notes.lines(), self.machine]).rstrip()
 
     def markdown(self) -> str:
         """One Markdown table with a bold line for each block, and footnotes below."""
@@ -162,7 +168,8 @@ class BenchmarkTable:
         for title, rows in self._body(notes):
             lines += [[f"**{title}**", *[""] * (len(header) - 1)], *rows]
         table = "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |" for cells in lines)
-        return "\n".join([table, "", *(f"- {note}" for note in notes.lines())]).rstrip() + "\n"
+        below = [*notes.lines(), *([self.machine] if self.machine else [])]
+        return "\n".join([table, "", *(f"- {note}" for note in below)]).rstrip() + "\n"
 
     def to_csv(self, path: str | Path) -> None:
         """Writes one line per row with full precision, atomically."""
@@ -191,7 +198,7 @@ class BenchmarkTable:
 
     def to_json(self, path: str | Path) -> None:
         """Writes everything, each video's numbers too, atomically."""
-        write_json(path, {"blocks": [_block_dict(block) for block in self.blocks]})
+        write_json(path, {"machine": self.machine, "blocks": [_block_dict(block) for block in self.blocks]})
 
     def _body(self, notes: Footnotes) -> Iterator[tuple[str, list[list[str]]]]:
         """Each heading with its rows; published rows have a heading of their own."""
@@ -252,12 +259,15 @@ class Footnotes:
         return "".join([*self.unverified, *self.notes])
 
 
-def with_published(blocks: Iterable[Block], published: Sequence[Published]) -> BenchmarkTable:
+def with_published(
+    blocks: Iterable[Block], published: Sequence[Published], *, machine: str = ""
+) -> BenchmarkTable:
     """Adds published numbers to the blocks whose data and protocol they follow, and footnotes the others.
 
     Args:
         blocks: what was measured.
         published: every number there is.
+        machine: see BenchmarkTable.
 
     Returns:
         The table. Published numbers of a block's dataset under another protocol, or under none of ours, are
@@ -274,7 +284,7 @@ def with_published(blocks: Iterable[Block], published: Sequence[Published]) -> B
         near = [row for row in elsewhere if row.dataset == block.dataset]
         rows = (*block.rows, *published_rows(own))
         finished.append(replace(block, rows=rows, notes=(*block.notes, *other_protocols(block, near))))
-    return BenchmarkTable(tuple(finished))
+    return BenchmarkTable(tuple(finished), machine)
 
 
 def published_rows(published: Iterable[Published]) -> list[Row]:

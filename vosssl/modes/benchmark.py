@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
@@ -100,7 +101,8 @@ def run(cfg: DictConfig) -> None:
     datasets = datasets_of(cfg)
     session = start(cfg, folder=None if cfg.benchmark.folder is None else Path(cfg.benchmark.folder))
     log.info("to go on after an interruption: the same command with benchmark.folder=%s", session.folder)
-    table = with_published(compared(entries, datasets, tasks, session), load_published())
+    blocks = compared(entries, datasets, tasks, session)
+    table = with_published(blocks, load_published(), machine=_machine(session))
     with atomic_write(session.folder / "table.md") as path:
         path.write_text(table.markdown())
     table.to_csv(session.folder / "table.csv")
@@ -301,6 +303,21 @@ def _block_notes(protocol: EvalProtocol, rows: Sequence[Row]) -> tuple[str, ...]
     fitting = f"{protocol.name}: to be compared with {protocol.compare_with}"
     objects = {count for row in rows for count in row.objects.values()}
     return (fitting, ONE_OBJECT) if objects == {1} and "video/fg_ari" in rows[0].means else (fitting,)
+
+
+def _machine(session: Session) -> str:
+    """What speed and memory mean in this run."""
+    if session.device.type == "cuda":
+        where, memory = torch.cuda.get_device_name(session.device), "the peak of its allocator"
+    else:
+        where, memory = (
+            f"{session.device}, {torch.get_num_threads()} threads",
+            "the peak of the whole process",
+        )
+    return (
+        f"frames/s: segmenting and decoding, on {where}, torch {torch.__version__}; memory: {memory}; "
+        "published speeds are of other machines"
+    )
 
 
 def _same_settings(folder: Path, entry: Contender, dataset: Dataset, task: Task, session: Session) -> None:
