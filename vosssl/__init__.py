@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vosssl.clip import Batch, Clip, Frame
     from vosssl.data.video import load_clip, open_video
-    from vosssl.engine.evaluator import evaluate
+    from vosssl.engine.file_scoring import evaluate
     from vosssl.modes.build import create_model, create_segmenter, list_models
 
 __version__ = "0.1.0"
@@ -28,7 +28,7 @@ _HOMES = {  # public name -> the module that defines it, imported when first ask
     "Frame": "vosssl.clip",
     "create_model": "vosssl.modes.build",
     "create_segmenter": "vosssl.modes.build",
-    "evaluate": "vosssl.engine.evaluator",
+    "evaluate": "vosssl.engine.file_scoring",
     "list_models": "vosssl.modes.build",
     "load_clip": "vosssl.data.video",
     "open_video": "vosssl.data.video",

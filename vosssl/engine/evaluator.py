@@ -12,19 +12,33 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from vosssl.clip import Frame
 from vosssl.data.files import path_inside
 from vosssl.data.io import read_labels, write_labels
-from vosssl.data.listing import natural_order
 from vosssl.data.video import Video
+from vosssl.engine.file_scoring import TOGETHER, evaluate
 from vosssl.engine.protocol import DISCOVERY, EvalProtocol, load_protocol
 from vosssl.engine.report import Report
 from vosssl.engine.scoring import Curve, JFScorer, SegmentationScorer, scored_frames
+from vosssl.metrics.outlines import trace
 from vosssl.metrics.score import Score
 from vosssl.propagation.segmenter import VideoSegmenter
+
+__all__ = [
+    "LabelVideo",
+    "Predicted",
+    "Stopwatch",
+    "evaluate",
+    "evaluate_discovery",
+    "evaluate_lock_on",
+    "follow",
+    "predict",
+    "score",
+]
 
 log = logging.getLogger(__name__)
 
@@ -258,47 +272,6 @@ def score(
     return _score(sequences(), load_protocol(protocol))
 
 
-def evaluate(
-    predictions: str | Path,
-    truth: str | Path,
-    protocol: str | Path | EvalProtocol = "davis17-val",
-    *,
-    sequences: Sequence[str] | None = None,
-    progress: bool = False,
-) -> Report:
-    """Scores a folder of label PNGs against a folder of label PNGs; no image is read.
-
-    Args:
-        predictions: `<sequence>/<frame>.png`, pixel value = object id.
-        truth: the same for the truth, or a dataset root that holds `Annotations/480p` or `Annotations`.
-        protocol: name, yaml file, or protocol.
-        sequences: only these; None for every folder of the truth.
-        progress: show a bar.
-
-    Returns:
-        The report.
-
-    Raises:
-        FileNotFoundError: no such folder, or a scored frame has no prediction; names it.
-        ValueError: an unknown protocol, a prediction of another size, ids that the protocol does not allow.
-    """
-    predictions, truth = Path(predictions), _truth_root(Path(truth))
-    if not predictions.is_dir():
-        raise FileNotFoundError(f"no folder of predictions {predictions}")
-    names = sorted(path.name for path in truth.iterdir() if any(path.glob("*.png")))
-    chosen = names if sequences is None else list(sequences)
-    missing = [name for name in chosen if name not in names] or ([truth.name] if not chosen else [])
-    if missing:
-        raise FileNotFoundError(f"no label PNGs for {', '.join(missing)} in {truth}")
-
-    def pairs(name: str) -> Iterator[_Pair]:
-        for path in sorted((truth / name).glob("*.png"), key=lambda path: natural_order(path.stem)):
-            yield _Pair(path.stem, predictions / name, read_labels(path))
-
-    bar = tqdm(chosen, desc="score", unit="video", disable=not progress)
-    return _score(((name, pairs(name)) for name in bar), load_protocol(protocol))
-
-
 class _Pair(NamedTuple):
     """A frame's name, its labels or the folder that holds them, and its truth."""
 
@@ -318,15 +291,27 @@ def _score(
     curves: list[Curve] = []
     for name, pairs in sequences:
         scorer = JFScorer(name, protocol)
+        waiting: list[tuple[str, Tensor, Tensor]] = []
         for pair, scored in scored_frames(pairs, protocol):
             if scorer.count is None:
                 scorer.begin(pair.truth)
             if scored:
-                scorer.update(pair.frame, _read(pair), pair.truth)
+                waiting.append((pair.frame, _read(pair), pair.truth))
+            if len(waiting) == TOGETHER:
+                _update(scorer, waiting)
+        _update(scorer, waiting)
         video_scores, video_curves = scorer.finish()
         scores += video_scores
         curves += video_curves
     return Report(scores, protocol=protocol.name, curves=curves, facts=watch.facts if watch else {})
+
+
+def _update(scorer: JFScorer, waiting: list[tuple[str, Tensor, Tensor]]) -> None:
+    """Scores the frames that wait, all at once."""
+    if waiting:
+        names, predicted, truth = zip(*waiting, strict=True)
+        scorer.update_all(names, trace(torch.stack(predicted), torch.stack(truth)))
+        waiting.clear()
 
 
 def _read(pair: _Pair) -> Tensor:
@@ -343,15 +328,6 @@ def _read(pair: _Pair) -> Tensor:
             "resize it first"
         )
     return labels
-
-
-def _truth_root(truth: Path) -> Path:
-    if not truth.is_dir():
-        raise FileNotFoundError(f"no folder of truth {truth}")
-    for below in (truth / "Annotations" / "480p", truth / "Annotations"):
-        if below.is_dir():
-            return below
-    return truth
 
 
 def _as_function(label_video: LabelVideo | VideoSegmenter) -> LabelVideo:

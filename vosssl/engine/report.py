@@ -37,6 +37,7 @@ COMPARISON_COLUMNS = (
     "image/mbo",
     "J&F",
 )
+COMPOSED = {"J&F": ("J", "F"), "G": ("J/seen", "F/seen", "J/unseen", "F/unseen")}  # means of means
 
 
 @dataclass(frozen=True)
@@ -59,14 +60,16 @@ class Report:
         """Weighted mean of a metric; J and F average over objects, so that every object weighs the same.
 
         Args:
-            metric: a score's name, or `J&F`: the mean of mean J and mean F.
+            metric: a score's name; or `J&F`, the mean of mean J and mean F; or `G`, the mean of both over
+                seen and over unseen categories.
             video: only this one; None for all.
 
         Returns:
             The mean; NaN where nothing was measured.
         """
-        if metric == "J&F":
-            return (self.mean("J", video=video) + self.mean("F", video=video)) / 2
+        if metric in COMPOSED:
+            parts = [self.mean(part, video=video) for part in COMPOSED[metric]]
+            return math.fsum(parts) / len(parts)
         chosen = [s for s in self.scores if s.metric == metric and video in (None, s.video)]
         weight = math.fsum(score.weight for score in chosen)
         return math.fsum(score.value * score.weight for score in chosen) / weight if weight else math.nan
@@ -80,8 +83,7 @@ class Report:
     def metrics(self) -> tuple[str, ...]:
         """Names of what was measured, `J&F` included, the usual columns first."""
         present = {score.metric for score in self.scores}
-        if {"J", "F"} <= present:
-            present.add("J&F")
+        present |= {name for name, parts in COMPOSED.items() if present.issuperset(parts)}
         order = dict.fromkeys((*DISCOVERY_COLUMNS, *DAVIS_COLUMNS, *sorted(present)))
         return tuple(metric for metric in order if metric in present)
 
@@ -120,6 +122,38 @@ class Report:
             **dict(self.facts),
         }
 
+    @classmethod
+    def from_json(cls, path: str | Path) -> Report:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: no report; names the file.
+        """
+        content = _read_report(Path(path))
+        scores: list[Score] = []
+        curves: list[Curve] = []
+        for video, entry in content["sequences"].items():
+            found: set[str] = set()
+            for identity, metrics in entry.get("objects", {}).items():
+                for metric, value in metrics.items():
+                    found.add(metric)
+                    if metric.endswith("/frames"):
+                        frames, values = tuple(value), tuple(value.values())
+                        curves.append(
+                            Curve(video, int(identity), metric.removesuffix("/frames"), frames, values)
+                        )
+                    else:
+                        scores.append(Score(video, int(identity), metric, value))
+            samples = entry.get("samples", {})
+            scores += [
+                Score(video, None, metric, value, samples.get(metric, 1.0))
+                for metric, value in entry.items()
+                if isinstance(value, float | int) and metric not in found and metric not in COMPOSED
+            ]
+        facts = {name: v for name, v in content.items() if name not in ("protocol", "global", "sequences")}
+        return cls(scores, protocol=content["protocol"], curves=curves, facts=facts)
+
     def to_json(self, path: str | Path) -> None:
         """Writes `as_dict`, atomically."""
         write_json(path, self.as_dict())
@@ -137,7 +171,10 @@ class Report:
     def _sequence(self, video: str) -> dict[str, Any]:
         sequence: dict[str, Any] = clean({metric: self.mean(metric, video=video) for metric in self.metrics})
         objects: dict[str, dict[str, Any]] = {}
+        samples: dict[str, float] = {}
         for score in self.scores:
+            if score.video == video and score.object is None and score.weight != 1:
+                samples[score.metric] = score.weight
             if score.video == video and score.object is not None:
                 objects.setdefault(str(score.object), {})[score.metric] = score.value
         for curve in self.curves:
@@ -145,6 +182,7 @@ class Report:
                 objects.setdefault(str(curve.object), {})[f"{curve.metric}/frames"] = dict(
                     zip(curve.frames, curve.values, strict=True)
                 )
+        sequence |= {"samples": samples} if samples else {}
         return sequence | ({"objects": objects} if objects else {})
 
 
@@ -191,6 +229,19 @@ class Comparison:
     def to_json(self, path: str | Path) -> None:
         """Writes `as_dict`, atomically: the run's report.json."""
         write_json(path, self.as_dict())
+
+
+def _read_report(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"no report {path}")
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from error
+    sequences = content.get("sequences") if isinstance(content, dict) else None
+    if not isinstance(sequences, dict) or not isinstance(content.get("protocol"), str):
+        raise ValueError(f"{path} is no report of one method: it has no protocol and sequences")
+    return content
 
 
 def clean(values: Mapping[str, float]) -> dict[str, float | None]:

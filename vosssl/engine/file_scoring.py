@@ -1,0 +1,331 @@
+"""Scoring of label files: several protocols in one pass over the frames, in several processes, with a cache.
+
+Work is cut by frames, not by videos: processes get a few dozen frames each, and what they find is joined per
+sequence, so that one long video keeps all of them busy.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import pickle
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, overload
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from vosssl.data.io import read_labels
+from vosssl.data.prediction_folders import LabelFolders
+from vosssl.data.predictions import Kind, Predictions, open_predictions
+from vosssl.engine.categories import object_groups
+from vosssl.engine.protocol import EvalProtocol, load_protocol
+from vosssl.engine.report import Report
+from vosssl.engine.score_cache import ScoreCache, SequenceScores
+from vosssl.engine.scoring import JFScorer, SegmentationScorer
+from vosssl.metrics.outlines import contingency_tables, trace
+from vosssl.ops.resize import resize_labels
+
+log = logging.getLogger(__name__)
+
+TOGETHER = 4  # frames looked at in one pass: more do not fit a core's cache, fewer cost a call each
+UNIT = 48  # frames that a process takes at a time, a multiple of common chunks
+
+Protocol = str | Path | EvalProtocol  # a name, a yaml file, or the thing itself
+Protocols = list[Protocol] | tuple[Protocol, ...]
+
+
+@overload
+def evaluate(
+    predictions: str | Path | Predictions,
+    truth: str | Path | Predictions,
+    protocol: Protocol = ...,
+    *,
+    sequences: Sequence[str] | None = ...,
+    kind: Kind = ...,
+    workers: int = ...,
+    cache: str | Path | None = ...,
+    resize: bool = ...,
+    progress: bool = ...,
+) -> Report: ...
+
+
+@overload
+def evaluate(
+    predictions: str | Path | Predictions,
+    truth: str | Path | Predictions,
+    protocol: Protocols,
+    *,
+    sequences: Sequence[str] | None = ...,
+    kind: Kind = ...,
+    workers: int = ...,
+    cache: str | Path | None = ...,
+    resize: bool = ...,
+    progress: bool = ...,
+) -> list[Report]: ...
+
+
+def evaluate(
+    predictions: str | Path | Predictions,
+    truth: str | Path | Predictions,
+    protocol: Protocol | Protocols = "davis17-val",
+    *,
+    sequences: Sequence[str] | None = None,
+    kind: Kind = "auto",
+    workers: int = 1,
+    cache: str | Path | None = None,
+    resize: bool = False,
+    progress: bool = False,
+) -> Report | list[Report]:
+    """Scores label files against label files; no image is read.
+
+    Args:
+        predictions: what `open_predictions` opens, or has opened: label PNGs `<sequence>/<frame>.png`, …
+        truth: the same for the truth, in which 255 is void; a dataset root will do.
+        protocol: name, yaml file, or protocol; or several, which share one pass over the files.
+        sequences: only these; None for every sequence of the truth.
+        kind: of the predictions, where they are given as a path.
+        workers: processes.
+        cache: a folder that keeps each sequence's scores, so that only changed ones are scored again.
+        resize: stretch predictions of another size to the truth's by the nearest pixel; else an error.
+        progress: show a bar.
+
+    Returns:
+        The report; for several protocols a list of them, in their order.
+
+    Raises:
+        FileNotFoundError: no such folder, or a scored frame has no prediction; names it.
+        ValueError: an unknown protocol, a damaged file, a prediction of another size, ids that the protocol
+            does not allow.
+    """
+    wanted = protocol if isinstance(protocol, (list, tuple)) else [protocol]
+    protocols = tuple(load_protocol(one) for one in wanted)
+    work = _Work(
+        predictions if isinstance(predictions, Predictions) else open_predictions(predictions, kind=kind),
+        truth if isinstance(truth, Predictions) else open_truth(truth),
+        protocols,
+        resize,
+    )
+    chosen = _chosen(work, sequences)
+    store = ScoreCache(cache, work.predictions, work.truth, protocols, resize=resize)
+    found = {name: scores for name in chosen if (scores := store.load(name)) is not None}
+    missing = [name for name in chosen if name not in found]
+    for name, scores in _score_all(work, missing, workers=workers, progress=progress):
+        store.save(name, scores)
+        found[name] = scores
+    reports = [_report(one, [found[name][place] for name in chosen]) for place, one in enumerate(protocols)]
+    return reports if isinstance(protocol, (list, tuple)) else reports[0]
+
+
+def open_truth(path: str | Path) -> Predictions:
+    """Opens true labels: as predictions are opened, but 255 is allowed, and means what the protocol says."""
+    opened = open_predictions(path)
+    return TrueFolders(opened) if isinstance(opened, LabelFolders) else opened
+
+
+class TrueFolders(LabelFolders):
+    """A folder of true label images per sequence.
+
+    Args:
+        opened: the same, as predictions.
+    """
+
+    def __init__(self, opened: LabelFolders) -> None:
+        super().__init__(opened.path, opened._folders, kind="labels", palette=opened.palette)
+
+    def _labels(self, sequence: str, frame: str) -> Tensor:
+        return read_labels(self._file(sequence, frame))
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is scored; sent to every process once."""
+
+    predictions: Predictions
+    truth: Predictions
+    protocols: tuple[EvalProtocol, ...]
+    resize: bool
+
+
+class _Unit(NamedTuple):
+    """Some frames of a sequence, each with whether each protocol scores it."""
+
+    sequence: str
+    first: bool
+    frames: list[str]
+    scored: list[tuple[bool, ...]]
+
+
+class _Scorers(NamedTuple):
+    """What one protocol measures of a sequence."""
+
+    regions: JFScorer | None
+    segments: SegmentationScorer | None
+
+
+def _chosen(work: _Work, sequences: Sequence[str] | None) -> list[str]:
+    """Checks before any file is decoded that every scored frame has a prediction."""
+    known = work.truth.sequences
+    chosen = list(known if sequences is None else sequences)
+    unknown = [name for name in chosen if name not in known]
+    if unknown or not chosen:
+        raise FileNotFoundError(f"no true labels for {', '.join(unknown) or 'anything'} in {work.truth.path}")
+    for name in chosen:
+        needed = (
+            frame
+            for unit in _units(work, name)
+            for frame, scored in zip(unit.frames, unit.scored, strict=True)
+            if any(scored)
+        )
+        work.predictions.require_frames(name, needed)
+    extra = [name for name in work.predictions.sequences if name not in known]
+    if extra and sequences is None:
+        log.warning(
+            "%d predicted sequences have no truth and are left out: %s", len(extra), ", ".join(extra[:5])
+        )
+    return chosen
+
+
+def _units(work: _Work, sequence: str) -> Iterator[_Unit]:
+    frames = work.truth.frames(sequence)
+    last = len(frames) - 1
+    scored = [
+        tuple(not ((p.skip_first and place == 0) or (p.skip_last and place == last)) for p in work.protocols)
+        for place in range(len(frames))
+    ]
+    for start in range(0, len(frames), UNIT):
+        part = slice(start, start + UNIT)
+        yield _Unit(sequence, start == 0, list(frames[part]), scored[part])
+
+
+def _score_all(
+    work: _Work, sequences: list[str], *, workers: int, progress: bool
+) -> Iterator[tuple[str, SequenceScores]]:
+    """Scores sequences one after the other, in whatever process."""
+    units = [unit for name in sequences for unit in _units(work, name)]
+    bar = tqdm(
+        total=sum(len(unit.frames) for unit in units), desc="score", unit="frame", disable=not progress
+    )
+    joined: dict[str, list[_Scorers]] = {}
+    left = {name: sum(unit.sequence == name for unit in units) for name in sequences}
+    for unit, scorers in zip(units, _scored(work, units, workers), strict=True):
+        if unit.sequence in joined:
+            for before, later in zip(joined[unit.sequence], scorers, strict=True):
+                _absorb(before, later)
+        else:
+            joined[unit.sequence] = scorers
+        left[unit.sequence] -= 1
+        bar.update(len(unit.frames))
+        if not left[unit.sequence]:
+            yield unit.sequence, _finish(work, unit.sequence, joined.pop(unit.sequence))
+    bar.close()
+
+
+def _absorb(before: _Scorers, later: _Scorers) -> None:
+    if before.regions is not None and later.regions is not None:
+        before.regions.absorb(later.regions)
+    if before.segments is not None and later.segments is not None:
+        before.segments.absorb(later.segments)
+
+
+def _finish(work: _Work, sequence: str, scorers: list[_Scorers]) -> SequenceScores:
+    results = []
+    for protocol, (regions, segments) in zip(work.protocols, scorers, strict=True):
+        groups = object_groups(work.truth.path, sequence) if protocol.split == "seen-unseen" else None
+        scores, curves = regions.finish(groups=groups) if regions is not None else ([], [])
+        results.append(([*(segments.finish() if segments is not None else []), *scores], curves))
+    return results
+
+
+def _scored(work: _Work, units: list[_Unit], workers: int) -> Iterator[list[_Scorers]]:
+    """The units' results, in their order."""
+    if workers < 1:
+        raise ValueError(f"workers is {workers}, expected at least 1")
+    if workers == 1 or len(units) < 2:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # arrays of one frame are too small to share
+        try:
+            yield from (_score_unit(work, unit) for unit in units)
+        finally:
+            torch.set_num_threads(threads)
+        return
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    pool = ProcessPoolExecutor(min(workers, len(units)), context, _start_worker, (work,))
+    try:
+        waiting: list[Future[bytes]] = [pool.submit(_score_in_worker, unit) for unit in units]
+        for future in waiting:
+            yield pickle.loads(future.result())
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+_worker_work: list[_Work] = []  # of this process
+
+
+def _start_worker(work: _Work) -> None:
+    torch.set_num_threads(1)
+    _worker_work[:] = [work]
+
+
+def _score_in_worker(unit: _Unit) -> bytes:
+    """Pickled here: left to the pool, each tensor would become a piece of shared memory."""
+    return pickle.dumps(_score_unit(_worker_work[0], unit))
+
+
+@torch.inference_mode()
+def _score_unit(work: _Work, unit: _Unit) -> list[_Scorers]:
+    scorers = [
+        _Scorers(
+            JFScorer(unit.sequence, protocol) if protocol.region_metrics else None,
+            SegmentationScorer(unit.sequence, protocol) if protocol.segmentation_metrics else None,
+        )
+        for protocol in work.protocols
+    ]
+    if unit.first:
+        truth = work.truth.labels(unit.sequence, unit.frames[0])
+        for regions, _ in scorers:
+            if regions is not None:
+                regions.begin(truth)
+    wanted = [place for place, scored in enumerate(unit.scored) if any(scored)]
+    for start in range(0, len(wanted), TOGETHER):
+        _score_frames(work, unit, wanted[start : start + TOGETHER], scorers)
+    return scorers
+
+
+def _score_frames(work: _Work, unit: _Unit, places: list[int], scorers: list[_Scorers]) -> None:
+    names = [unit.frames[place] for place in places]
+    true = [work.truth.labels(unit.sequence, name) for name in names]
+    predicted = [
+        work.predictions.labels(unit.sequence, name, size=(one.shape[0], one.shape[1]), resize=work.resize)
+        for name, one in zip(names, true, strict=True)
+    ]
+    if any(one.shape != true[0].shape for one in true):
+        raise ValueError(f"true labels of {unit.sequence} in {work.truth.path} are not all of one size")
+    maps = torch.stack(predicted), torch.stack(true)  # (T, H, W) each
+    traced = {}
+    for place, (protocol, (regions, segments)) in enumerate(zip(work.protocols, scorers, strict=True)):
+        if protocol.size not in traced:
+            pair = maps if protocol.size is None else [resize_labels(one, protocol.size) for one in maps]
+            traced[protocol.size] = trace(pair[0], pair[1]), pair[0][0].numel()
+        outlines, pixels = traced[protocol.size]
+        scored = [unit.scored[frame][place] for frame in places]
+        if regions is not None:
+            regions.update_all(names, outlines, scored=scored)
+        if segments is not None:
+            for table, here in zip(contingency_tables(outlines, pixels), scored, strict=True):
+                if here:
+                    segments.update_table(table)
+
+
+def _report(protocol: EvalProtocol, sequences: SequenceScores) -> Report:
+    scores = [score for one, _ in sequences for score in one]
+    curves = [curve for _, one in sequences for curve in one]
+    facts = {"compare_with": protocol.compare_with, "source": protocol.source}
+    if protocol.videos and len(sequences) != protocol.videos:
+        facts["incomplete"] = f"{len(sequences)} of the {protocol.videos} sequences of {protocol.name}"
+    return Report(scores, protocol=protocol.name, curves=curves, facts=facts)
