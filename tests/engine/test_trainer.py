@@ -301,6 +301,31 @@ def test_mixed_precision_learns_and_keeps_full_precision_weights(tmp_path, preci
     assert all(weight.dtype == torch.float32 for weight in run.network.parameters())
 
 
+def test_a_run_goes_on_with_its_own_rate_and_says_so(tmp_path, caplog):
+    trainer(tmp_path, steps=1).fit()
+    network = SmallNetwork()
+    run = trainer(tmp_path, network=network, optimizer=torch.optim.SGD(network.parameters(), lr=0.7))
+    with caplog.at_level("WARNING"):
+        run.resume(tmp_path / "last.ckpt")
+    assert run.optimizer.param_groups[0]["initial_lr"] == 0.1
+    assert "goes on with lr=0.1 as saved" in caplog.text and "not with 0.7" in caplog.text
+
+
+def test_a_run_without_loss_scaling_may_go_on_with_it(tmp_path):
+    trainer(tmp_path, steps=1).fit()
+    run = trainer(tmp_path, precision="fp16")
+    run.resume(tmp_path / "last.ckpt")
+    assert run.fit().steps == 10
+
+
+def test_another_kind_of_optimizer_cannot_go_on(tmp_path):
+    trainer(tmp_path, steps=1).fit()
+    network = SmallNetwork()
+    run = trainer(tmp_path, network=network, optimizer=torch.optim.Adam(network.parameters(), lr=0.1))
+    with pytest.raises(ValueError, match=r"another optimizer, .*momentum.* expected those of Adam"):
+        run.resume(tmp_path / "last.ckpt")
+
+
 def test_what_does_not_belong_to_the_run_cannot_be_resumed(tmp_path):
     trainer(tmp_path, steps=1).fit()
     other = SmallNetwork()

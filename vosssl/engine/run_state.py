@@ -6,6 +6,8 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from vosssl.engine import checkpoint
 from vosssl.engine.rng import set_rng_state
 
@@ -63,11 +65,9 @@ def restore(trainer: Trainer, path: Path | str) -> None:
     checkpoint.load_state(trainer.network, content["network"], source=path)
     if trainer.average:
         checkpoint.load_state(trainer.average.network, content["ema"], source=path)
-    try:
-        trainer.optimizer.load_state_dict(content["optimizer"])
-    except ValueError as error:
-        raise ValueError(f"{path} was saved with another optimizer or other groups: {error}") from error
-    trainer.scaler.load_state_dict(content["scaler"])
+    _restore_optimizer(trainer.optimizer, content["optimizer"], path)
+    if content["scaler"]:  # empty where the run had no loss scaling so far; then it begins now
+        trainer.scaler.load_state_dict(content["scaler"])
     trainer.step = content["step"]
     trainer.seconds = content["schedule"]["seconds"]
     trainer.metrics, trainer.best, trainer.alarms = content["metrics"], content["best"], content["alarms"]
@@ -78,3 +78,33 @@ def restore(trainer: Trainer, path: Path | str) -> None:
             *(path, len(generators), place.size),
         )
     set_rng_state(generators[place.rank % len(generators)])
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any], path: Path | str) -> None:
+    """Loads an optimizer's state; says where its settings are those saved, not those given now."""
+    given = [_settings(group) for group in optimizer.param_groups]
+    kept = [_settings(group) for group in saved["param_groups"]]
+    for now, was in zip(given, kept, strict=False):
+        if now.keys() - was.keys() and was.keys() - now.keys():  # another torch version only adds or drops
+            raise ValueError(
+                f"{path} was saved with another optimizer, of settings {', '.join(was)}; "
+                f"expected those of {type(optimizer).__name__}: {', '.join(now)}"
+            )
+    try:
+        optimizer.load_state_dict(saved)
+    except ValueError as error:
+        raise ValueError(f"{path} was saved with another optimizer or other groups: {error}") from error
+    for now, was in zip(given, kept, strict=True):
+        changed = [name for name in now.keys() & was.keys() if now[name] != was[name]]
+        for name in sorted(changed):
+            logger.warning(
+                "the optimizer goes on with %s=%s as saved in %s, not with %s; another value is a new run: "
+                "give the file as weights= instead of resume=",
+                *(name, was[name], path, now[name]),
+            )
+
+
+def _settings(group: dict[str, Any]) -> dict[str, Any]:
+    """What was chosen for a group of parameters; the rate before the schedule."""
+    chosen = {name: value for name, value in group.items() if name not in ("params", "name", "initial_lr")}
+    return chosen | {"lr": group.get("initial_lr", group["lr"])}
