@@ -26,20 +26,6 @@ def check_labels(predicted: Tensor, truth: Tensor) -> None:
             raise ValueError(f"{name} is {labels.dtype}, expected uint8 ids")
 
 
-def joint_counts(predicted: Tensor, truth: Tensor) -> Tensor:
-    """Counts every pair of bytes.
-
-    Args:
-        predicted: (..., H, W) uint8.
-        truth: (..., H, W) uint8.
-
-    Returns:
-        (256, 256) int64: row is the true byte, column the predicted one.
-    """
-    pairs = truth.flatten().int().mul_(CLASSES).add_(predicted.flatten())
-    return torch.bincount(pairs, minlength=CLASSES * CLASSES).view(CLASSES, CLASSES)
-
-
 def full_contingency(predicted: Tensor, truth: Tensor) -> Tensor:
     """Counts every pair of ids, void left out.
 
@@ -55,7 +41,9 @@ def full_contingency(predicted: Tensor, truth: Tensor) -> Tensor:
         ValueError: shapes that differ, or other dtypes than uint8.
     """
     check_labels(predicted, truth)
-    return joint_counts(predicted, truth)[:VOID].cpu()
+    pairs = truth.flatten().int().mul_(CLASSES).add_(predicted.flatten())
+    counts = torch.bincount(pairs, minlength=CLASSES * CLASSES).view(CLASSES, CLASSES)
+    return counts[:VOID].cpu()
 
 
 def compact(table: Tensor) -> Tensor:
