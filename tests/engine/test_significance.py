@@ -7,7 +7,14 @@ import math
 import pytest
 import torch
 
-from vosssl.engine.significance import bootstrap_interval, paired_difference, values_of
+from vosssl.engine.significance import (
+    Measured,
+    bootstrap_interval,
+    composed_difference,
+    composed_interval,
+    paired_difference,
+    values_of,
+)
 from vosssl.metrics.score import Score
 
 VIDEOS = {f"video {i}": [0.3 + 0.05 * i, 0.9 - 0.04 * i][: 1 + i % 2] for i in range(10)}
@@ -111,14 +118,29 @@ def test_wrong_weights_and_settings_are_refused() -> None:
         bootstrap_interval(VIDEOS, resamples=0)
 
 
-def test_values_of_a_report_join_j_and_f_by_object() -> None:
+def test_a_mean_of_means_is_drawn_part_by_part() -> None:
+    seen, unseen = Measured({"a": [0.0], "b": [1.0], "c": [1.0]}), Measured({"a": [0.4], "b": [0.4]})
+    low, high = composed_interval([seen, unseen])
+    assert (low, high) == pytest.approx((0.2, 0.7))  # c c c has nothing unseen and is left out
+    same = composed_interval([seen])
+    assert same == bootstrap_interval(seen.values)
+
+
+def test_the_difference_of_means_of_means_is_paired() -> None:
+    seen, unseen = Measured({"a": [0.0], "b": [1.0], "c": [1.0]}), Measured({"a": [0.4], "b": [0.4]})
+    better = Measured({"a": [0.6], "b": [0.6]})
+    difference = composed_difference([seen, unseen], [seen, better])
+    assert difference[:3] == pytest.approx((0.1, 0.1, 0.1))
+    assert difference.better == 1.0
+
+
+def test_values_of_a_report_are_grouped_by_video() -> None:
     scores = [
         Score("dog", 1, "J", 0.8),
         Score("dog", 2, "J", 0.4),
         Score("dog", 1, "F", 0.6),
-        Score("dog", 2, "F", 0.2),
         Score("cat", None, "image/mbo", 0.5, 10),
     ]
-    assert values_of(scores, "J&F") == ({"dog": pytest.approx([0.7, 0.3])}, {"dog": [1.0, 1.0]})
+    assert values_of(scores, "J") == ({"dog": [0.8, 0.4]}, {"dog": [1.0, 1.0]})
     assert values_of(scores, "image/mbo") == ({"cat": [0.5]}, {"cat": [10]})
     assert values_of(scores, "video/ari") == ({}, {})

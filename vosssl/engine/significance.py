@@ -18,6 +18,13 @@ from vosssl.metrics.score import Score
 Values = Mapping[str, Sequence[float]]  # video -> what was measured in it, a value per object
 
 
+class Measured(NamedTuple):
+    """Values of one kind, a list per video, and their weights; None: each weighs 1."""
+
+    values: Values
+    weights: Values | None = None
+
+
 class Interval(NamedTuple):
     """Where the mean of other videos of this kind is expected; NaN for fewer than two videos."""
 
@@ -75,9 +82,29 @@ def bootstrap_interval(
     Source: Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics 7, 1979; the
         percentile interval: Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 13.
     """
-    sums, weights = _totals(values_by_video, weights_by_video)
-    drawn = _drawn_means(sums, weights, _draws(len(sums), resamples=resamples, seed=seed))
-    return Interval(*_percentiles(drawn, confidence))
+    return composed_interval(
+        [Measured(values_by_video, weights_by_video)], confidence=confidence, resamples=resamples, seed=seed
+    )
+
+
+def composed_interval(
+    parts: Sequence[Measured], *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> Interval:
+    """As `bootstrap_interval`, of a mean of means such as that of YouTube-VOS, over seen and unseen objects.
+
+    Args:
+        parts: what the means are of; the videos are those of any part. A draw in which a part has nothing is
+            left out.
+        confidence: share of the draws' means inside the interval.
+        resamples: how many draws.
+        seed: of the draws.
+
+    Returns:
+        (low, high); NaN for fewer than two videos, or for NaN among the values.
+    """
+    names = _videos(parts)
+    draws = _usable(parts, names, _draws(len(names), resamples=resamples, seed=seed))
+    return Interval(*_percentiles(_drawn(parts, names, draws), confidence))
 
 
 def paired_difference(
@@ -112,56 +139,83 @@ def paired_difference(
 
     Source: as `bootstrap_interval`; several samples drawn together, Efron and Tibshirani, chapter 8.
     """
-    alone = {name for name in {*first, *second} if not (first.get(name) and second.get(name))}
-    if alone := alone - {name for name in alone if not (first.get(name) or second.get(name))}:
+    return composed_difference(
+        [Measured(first, weights_first)],
+        [Measured(second, weights_second)],
+        confidence=confidence,
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+def composed_difference(
+    first: Sequence[Measured],
+    second: Sequence[Measured],
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Difference:
+    """As `paired_difference`, of means of means.
+
+    Args:
+        first: the parts, as for `composed_interval`.
+        second: the other method's, of the same videos.
+        confidence: share of the draws inside the interval.
+        resamples: how many draws.
+        seed: of the draws.
+
+    Returns:
+        Second minus first.
+
+    Raises:
+        ValueError: videos that only one of them has (names them).
+    """
+    names = _videos(first)
+    if alone := sorted({*names} ^ {*_videos(second)}):
         raise ValueError(
-            f"{', '.join(sorted(alone)[:5])}{' …' if len(alone) > 5 else ''} scored for one method only; a "
-            "paired difference needs the same videos: leave these out of both"
+            f"{', '.join(alone[:5])}{' …' if len(alone) > 5 else ''} scored for one method only; a paired "
+            "difference needs the same videos: leave these out of both"
         )
-    pairs = [_totals(first, weights_first), _totals(second, weights_second)]
-    draws = _draws(len(pairs[0][0]), resamples=resamples, seed=seed)
-    means = [float(sums.sum() / weights.sum()) for sums, weights in pairs]
-    before, after = (_drawn_means(sums, weights, draws) for sums, weights in pairs)
-    gain = after - before  # (R,)
+    draws = _usable([*first, *second], names, _draws(len(names), resamples=resamples, seed=seed))
+    everything = torch.arange(len(names))[None]  # (1, V): each video once gives the mean itself
+    mean = float(_drawn(second, names, everything) - _drawn(first, names, everything))
+    gain = _drawn(second, names, draws) - _drawn(first, names, draws)  # (R,)
     low, high = _percentiles(gain, confidence)
     better = (gain > 0).double().mean() + (gain == 0).double().mean() / 2
-    return Difference(means[1] - means[0], low, high, math.nan if math.isnan(low) else float(better))
+    return Difference(mean, low, high, math.nan if math.isnan(low) else float(better))
 
 
-def values_of(scores: Iterable[Score], metric: str) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+def values_of(scores: Iterable[Score], metric: str) -> Measured:
     """The values and weights of one metric by video, as the functions above take them.
 
     Args:
         scores: of a report.
-        metric: a score's name, or `J&F`: each object's mean of J and F.
+        metric: a score's name.
 
     Returns:
-        Values and weights, a list per video that has any.
+        A list per video that has any.
     """
     values: dict[str, list[float]] = {}
     weights: dict[str, list[float]] = {}
-    if metric == "J&F":
-        halves: dict[tuple[str, int | None], dict[str, float]] = {}
-        for score in scores:
-            if score.metric in ("J", "F"):
-                halves.setdefault((score.video, score.object), {})[score.metric] = score.value
-        for (video, _), half in halves.items():
-            values.setdefault(video, []).append((half.get("J", math.nan) + half.get("F", math.nan)) / 2)
-            weights.setdefault(video, []).append(1.0)
-        return values, weights
     for score in scores:
         if score.metric == metric:
             values.setdefault(score.video, []).append(score.value)
             weights.setdefault(score.video, []).append(score.weight)
-    return values, weights
+    return Measured(values, weights)
 
 
-def _totals(values: Values, weights: Values | None) -> tuple[Tensor, Tensor]:
-    """Each video's weighted sum and weight, (V,) float64, in the order of the names."""
+def _videos(parts: Sequence[Measured]) -> list[str]:
+    """Names of the videos in which any part was measured, sorted."""
+    return sorted({name for part in parts for name, row in part.values.items() if len(row)})
+
+
+def _totals(part: Measured, names: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Each video's weighted sum and weight, (V,) float64; 0 where the part has nothing of a video."""
     sums, totals = [], []
-    for name in sorted(name for name, row in values.items() if len(row)):
-        row = [float(value) for value in values[name]]
-        weight = [1.0] * len(row) if weights is None else [float(value) for value in weights.get(name, ())]
+    for name in names:
+        row = [float(value) for value in part.values.get(name, ())]
+        weight = [1.0] * len(row) if part.weights is None else [float(w) for w in part.weights.get(name, ())]
         if len(weight) != len(row) or any(not value > 0 for value in weight):
             raise ValueError(
                 f"{name} has {len(row)} values and weights {weight}, expected a positive weight per value"
@@ -180,9 +234,21 @@ def _draws(videos: int, *, resamples: int, seed: int) -> Tensor:
     return torch.randint(videos, (resamples, videos), generator=torch.Generator().manual_seed(seed))
 
 
-def _drawn_means(sums: Tensor, weights: Tensor, draws: Tensor) -> Tensor:
-    """(R,) weighted means of the drawn videos."""
-    return sums[draws].sum(dim=1) / weights[draws].sum(dim=1)  # (R, V) -> (R,)
+def _usable(parts: Sequence[Measured], names: Sequence[str], draws: Tensor) -> Tensor:
+    """The draws (R', V) in which every part has something."""
+    usable = torch.ones(len(draws), dtype=torch.bool)
+    for part in parts:
+        usable &= _totals(part, names)[1][draws].sum(dim=1) > 0
+    return draws[usable]
+
+
+def _drawn(parts: Sequence[Measured], names: Sequence[str], draws: Tensor) -> Tensor:
+    """(R,) mean over the parts of their weighted means in each draw."""
+    means = []
+    for part in parts:
+        sums, weights = _totals(part, names)
+        means.append(sums[draws].sum(dim=1) / weights[draws].sum(dim=1))  # (R, V) -> (R,)
+    return torch.stack(means).mean(dim=0)
 
 
 def _percentiles(drawn: Tensor, confidence: float) -> tuple[float, float]:

@@ -7,8 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from vosssl.engine.report import Report, format_table
-from vosssl.engine.significance import Difference, Interval, bootstrap_interval, paired_difference, values_of
+from vosssl.engine.report import COMPOSED, Report, format_table
+from vosssl.engine.significance import (
+    Difference,
+    Interval,
+    Measured,
+    composed_difference,
+    composed_interval,
+    values_of,
+)
 
 NAMED = 3  # examples in a message
 
@@ -62,8 +69,7 @@ def report_markdown(report: Report, *, columns: Sequence[str] | None = None, int
 
 def interval_of(report: Report, metric: str) -> Interval:
     """The 95 % interval of a metric's mean over the report's videos."""
-    values, weights = values_of(report.scores, metric)
-    return bootstrap_interval(values, weights_by_video=weights)
+    return composed_interval(_parts(report, metric))
 
 
 def difference_of(first: Report, second: Report, metric: str) -> Difference:
@@ -72,19 +78,29 @@ def difference_of(first: Report, second: Report, metric: str) -> Difference:
     Args:
         first: a report.
         second: another of the same protocol.
-        metric: a score's name or `J&F`.
+        metric: a score's name, or a mean of means such as `J&F`.
 
     Returns:
         The difference with its interval.
     """
-    rows = [values_of(report.scores, metric) for report in (first, second)]
-    shared = rows[0][0].keys() & rows[1][0].keys()
+    before, after = _parts(first, metric), _parts(second, metric)
+    videos = [{video for part in parts for video in part.values} for parts in (before, after)]
+    shared = videos[0] & videos[1]
     if not shared:
         return Difference(*[math.nan] * 4)
-    (before, weights_before), (after, weights_after) = (
-        [{video: part[video] for video in shared} for part in row] for row in rows
+    return composed_difference(*([_only(part, shared) for part in parts] for parts in (before, after)))
+
+
+def _parts(report: Report, metric: str) -> list[Measured]:
+    return [values_of(report.scores, part) for part in COMPOSED.get(metric, (metric,))]
+
+
+def _only(part: Measured, videos: set[str]) -> Measured:
+    values, weights = (
+        {video: row for video, row in rows.items() if video in videos}
+        for rows in (part.values, part.weights or {})
     )
-    return paired_difference(before, after, weights_first=weights_before, weights_second=weights_after)
+    return Measured(values, weights)
 
 
 def interval_text(interval: Interval, *, signed: bool = False) -> str:
