@@ -23,7 +23,8 @@ from vosssl.engine.distributed import World
 from vosssl.engine.evaluator import follow
 from vosssl.engine.protocol import DISCOVERY, load_protocol
 from vosssl.methods.copy_first_mask import CopyFirstMask
-from vosssl.modes.benchmark import GENERAL, Dataset, compared, segmented
+from vosssl.modes.benchmark import compared, segmented
+from vosssl.modes.benchmark_data import GENERAL, Dataset
 from vosssl.modes.build import create_model, method_config
 from vosssl.modes.contenders import check_names, contender, open_contender
 from vosssl.modes.session import Session
@@ -130,7 +131,7 @@ def test_a_run_that_was_killed_goes_on_with_the_next_video(tmp_path: Path) -> No
 
         return label
 
-    videos, run = clips().videos(), session(tmp_path)
+    videos, run = clips().videos, session(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         segmented(killed_at(1), videos, tmp_path / "labels", run, where="test")
     first = made.copy()
@@ -235,15 +236,24 @@ def test_without_a_word_the_floors_are_run_on_generated_clips_and_own_yaml_files
     assert {"table.md", "table.csv"} <= {path.name for path in (tmp_path / "run").iterdir()}
 
 
-def test_a_wrong_benchmark_is_one_line_and_makes_no_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("benchmark.datasets=[davis61]", "there is no data=davis61; did you mean davis1"),
+        ("benchmark.datasets=[{data: davis16, root: nowhere}]", "no dataset at nowhere"),
+    ],
+)
+def test_a_wrong_benchmark_is_one_line_and_makes_no_folder(
+    argument: str, message: str, tmp_path: Path
+) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "vosssl", "mode=benchmark", "benchmark.datasets=[davis61]"],
+        [sys.executable, "-m", "vosssl", "mode=benchmark", argument],
         cwd=tmp_path,
         text=True,
         capture_output=True,
         timeout=120,
     )
     assert done.returncode == 1
-    assert done.stderr.startswith("vosssl: there is no data=davis61; did you mean davis1")
+    assert done.stderr.startswith(f"vosssl: {message}")
     assert done.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())

@@ -7,8 +7,6 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +18,15 @@ from tqdm import tqdm
 from vosssl.clip import Frame
 from vosssl.data.files import atomic_write
 from vosssl.data.predictions import open_predictions
-from vosssl.data.video import FirstFrames, Video
+from vosssl.data.video import Video
 from vosssl.engine.benchmark_table import Block, Row, with_published
 from vosssl.engine.evaluator import LabelVideo, evaluate_discovery, follow, predict, score
 from vosssl.engine.logs import peak_memory, reset_peak_memory
-from vosssl.engine.protocol import DISCOVERY, EvalProtocol, load_protocol
+from vosssl.engine.protocol import EvalProtocol
 from vosssl.engine.published import load_published
 from vosssl.engine.report import Report, clean, write_json
-from vosssl.modes.build import build
-from vosssl.modes.config import yaml_of
+from vosssl.modes.benchmark_data import Dataset, datasets_of, plain_list
 from vosssl.modes.contenders import (
-    TASKS,
     Contender,
     Opened,
     Task,
@@ -44,50 +40,9 @@ from vosssl.modes.session import Session, config_folders, from_checkpoint, given
 
 log = logging.getLogger(__name__)
 
-GENERAL = EvalProtocol(
-    name="lock-on",
-    task="semi-supervised",
-    skip_first=True,
-    skip_last=True,
-    extra_ids="ignore",
-    source="the rules of DAVIS 2017 val, for data that have no protocol of their own",
-    compare_with="other rows of this table",
-)
 ONE_OBJECT = "one object a video: FG-ARI is 1 for one segment and about 0 for more, whatever their quality"
 UNTRAINED = "untrained: the weights are random"
 PROMPTED = "starts from the first frame's labels: not to be compared with methods that are given nothing"
-DATASET_KEYS = ("data", "name", "root", "limit", "protocols", "options")
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Labelled videos to compare on.
-
-    Attributes:
-        name: what the table and published numbers call it.
-        node: its yaml's part for evaluation, composed.
-        protocols: what counts, for each task.
-        trusted_only: the yaml came inside a file that somebody else may have made.
-        limit: only the first so many videos.
-        frames: only the first so many frames of each.
-        whole: videos that published numbers are of; None when unknown.
-    """
-
-    name: str
-    node: Mapping[str, Any]
-    protocols: Mapping[Task, EvalProtocol]
-    trusted_only: bool = False
-    limit: int | None = None
-    frames: int | None = None
-    whole: int | None = None
-
-    def videos(self) -> list[Video]:
-        """The videos, lazily read."""
-        videos: Iterable[Video] = build(self.node, trusted_only=self.trusted_only).videos()
-        chosen = islice(videos, self.limit)
-        if self.frames is None:
-            return list(chosen)
-        return [FirstFrames(video, self.frames) for video in chosen]
 
 
 def run(cfg: DictConfig) -> None:
@@ -96,10 +51,12 @@ def run(cfg: DictConfig) -> None:
     Raises:
         ValueError, FileNotFoundError: an entry or dataset that means nothing or is not there.
     """
-    tasks = as_tasks(_plain(cfg.benchmark.tasks), where="the benchmark")
+    tasks = as_tasks(plain_list(cfg.benchmark.tasks), where="the benchmark")
     entries = contenders_of(cfg)
     datasets = datasets_of(cfg)
+    sizes = ", ".join(f"{len(dataset.videos)} videos of {dataset.name}" for dataset in datasets)
     session = start(cfg, folder=None if cfg.benchmark.folder is None else Path(cfg.benchmark.folder))
+    log.info("%s on %s", ", ".join(entry.name for entry in entries), sizes)
     log.info("to go on after an interruption: the same command with benchmark.folder=%s", session.folder)
     blocks = compared(entries, datasets, tasks, session)
     table = with_published(blocks, load_published(), machine=_machine(session))
@@ -116,7 +73,7 @@ def contenders_of(cfg: DictConfig) -> list[Contender]:
     """The floors, then the model that the command line chose, then `benchmark.entries`."""
     where = config_folders()
     floors = [contender(entry, is_floor=True, where=where) for entry in cfg.benchmark.floors or ()]
-    entries = [contender(entry, where=where) for entry in _plain(cfg.benchmark.entries) or ()]
+    entries = [contender(entry, where=where) for entry in plain_list(cfg.benchmark.entries) or ()]
     if cfg.get("method"):
         trusted_only = from_checkpoint("method")
         entries.insert(0, chosen_contender(cfg.method, given_weights(cfg), trusted_only=trusted_only))
@@ -124,25 +81,6 @@ def contenders_of(cfg: DictConfig) -> list[Contender]:
     contenders = [*(floor for floor in floors if floor.name not in named), *entries]
     check_names(contenders)
     return contenders
-
-
-def datasets_of(cfg: DictConfig) -> list[Dataset]:
-    """What `data=` chose, then `benchmark.datasets`; generated clips when there is neither.
-
-    Raises:
-        ValueError: an unknown dataset or key.
-    """
-    limit, frames = cfg.benchmark.limit, cfg.benchmark.frames
-    datasets = [_dataset(entry, limit=limit, frames=frames) for entry in _plain(cfg.benchmark.datasets) or ()]
-    if cfg.get("data"):
-        chosen = _of_data(cfg.data, name=cfg.data.name, limit=limit, frames=frames)
-        datasets.insert(0, replace(chosen, trusted_only=from_checkpoint("data")))
-    datasets = datasets or [_dataset("synthetic", limit=limit, frames=frames)]
-    names = [dataset.name for dataset in datasets]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice:
-        raise ValueError(f"two datasets are called {twice!r}; give one of them a name:")
-    return datasets
 
 
 def compared(
@@ -159,7 +97,6 @@ def compared(
     Returns:
         A block for each dataset and task that any contender did.
     """
-    videos = {dataset.name: dataset.videos() for dataset in datasets}
     rows: dict[tuple[str, Task], list[Row]] = {}
     for entry in contenders:
         opened = None if entry.predictions is not None else open_contender(entry, session.device)
@@ -168,7 +105,7 @@ def compared(
             log.warning("%s can do none of %s; it is left out", entry.name, ", ".join(tasks))
         for dataset in datasets:
             for task in able:
-                row = _measured(entry, opened, dataset, videos[dataset.name], task, session)
+                row = _measured(entry, opened, dataset, task, session)
                 rows.setdefault((dataset.name, task), []).append(row)
         del opened
         gc.collect()
@@ -177,7 +114,7 @@ def compared(
             dataset.name,
             task,
             dataset.protocols[task],
-            videos=len(videos[dataset.name]),
+            videos=len(dataset.videos),
             whole=dataset.whole,
             frames=dataset.frames,
             rows=tuple(rows[dataset.name, task]),
@@ -193,11 +130,10 @@ def _measured(
     entry: Contender,
     opened: Opened | None,
     dataset: Dataset,
-    videos: list[Video],
     task: Task,
     session: Session,
 ) -> Row:
-    protocol = dataset.protocols[task]
+    protocol, videos = dataset.protocols[task], dataset.videos
     where = f"{entry.name} on {dataset.name}, {task.replace('_', '-')}"
     facts: Mapping[str, Any] = {}
     try:
@@ -340,59 +276,3 @@ def _same_settings(folder: Path, entry: Contender, dataset: Dataset, task: Task,
             f"{folder} holds predictions of another {' and '.join(changed)}; give this entry another name, "
             "choose another benchmark.folder, or remove that folder"
         )
-
-
-def _dataset(entry: str | Mapping[str, Any], *, limit: int | None, frames: int | None) -> Dataset:
-    """One entry of `benchmark.datasets`: the name of a yaml in cfg/data, or a mapping with DATASET_KEYS."""
-    given: dict[str, Any] = {"data": entry} if isinstance(entry, str) else dict(entry)
-    unknown = [str(key) for key in given if key not in DATASET_KEYS]
-    if unknown or "data" not in given:
-        raise ValueError(f"dataset {given} of the benchmark, expected data and any of {DATASET_KEYS[1:]}")
-    name = str(given["data"])
-    node = yaml_of("data", name, where=config_folders())
-    for key, value in {"root": given.get("root"), **(given.get("options") or {})}.items():
-        if value is not None:
-            OmegaConf.update(node, key, value, merge=True)
-    return _of_data(
-        node,
-        name=str(given.get("name") or name),
-        limit=given.get("limit", limit),
-        frames=frames,
-        protocols=given.get("protocols") or {},
-    )
-
-
-def _of_data(
-    data: DictConfig,
-    *,
-    name: str,
-    limit: int | None,
-    frames: int | None,
-    protocols: Mapping[str, str] | None = None,
-) -> Dataset:
-    protocols = protocols or {}
-    if not data.get("val"):
-        raise ValueError(f"data={name} has no videos to evaluate on (no part `val`)")
-    wrong = [task for task in protocols if task not in TASKS]
-    if wrong:
-        raise ValueError(f"protocols of {name} are for {wrong[0]!r}, expected {' and '.join(TASKS)}")
-    lock_on = protocols.get("lock_on") or data.get("protocol")
-    discovery = protocols.get("discovery") or data.get("discovery_protocol")
-    node = OmegaConf.to_container(OmegaConf.create({"data": data}), resolve=True)
-    assert isinstance(node, dict)
-    return Dataset(
-        name,
-        node["data"]["val"],
-        {
-            "lock_on": load_protocol(lock_on) if lock_on else GENERAL,
-            "discovery": load_protocol(discovery) if discovery else DISCOVERY,
-        },
-        limit=limit,
-        frames=frames,
-        whole=data.get("videos"),
-    )
-
-
-def _plain(node: Any) -> Any:
-    """Lists and dicts instead of OmegaConf's."""
-    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
