@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -86,3 +89,14 @@ def test_nan_becomes_null_in_json_and_a_dash_in_tables(tmp_path: Path) -> None:
     report.to_json(tmp_path / "r.json")
     assert json.loads((tmp_path / "r.json").read_text())["global"] == {"video/mbo": None}
     assert format_table(["", "x"], [["a", math.nan]]).splitlines()[-1].split() == ["a", "-"]
+
+
+def test_names_in_any_script_are_written_whatever_the_locale(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    program = (
+        "from vosssl.engine.report import Report; from vosssl.metrics.score import Score;"
+        f"Report([Score('h\\u00fcpfend', None, 'video/ari', 0.5)]).to_csv({str(path)!r})"
+    )
+    plain = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run([sys.executable, "-c", program], check=True, env=plain)
+    assert "hüpfend" in path.read_text(encoding="utf-8")

@@ -123,7 +123,7 @@ def load_protocol(name: str | Path | EvalProtocol) -> EvalProtocol:
     if isinstance(name, EvalProtocol):
         return name
     path = _find(name)
-    content = yaml.safe_load(path.read_text())
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
     known = {field.name for field in fields(EvalProtocol)}
     if not isinstance(content, dict) or not {"name", "task"} <= content.keys() <= known:
         given = sorted(content) if isinstance(content, dict) else type(content).__name__

@@ -160,7 +160,7 @@ class Report:
 
     def to_csv(self, path: str | Path) -> None:
         """Writes one line per score (video, object, metric, value, weight), atomically."""
-        with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
+        with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(Score._fields)
             writer.writerows(
@@ -253,7 +253,7 @@ def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
     """Writes JSON whole or not at all; refuses NaN and infinity, which other programs cannot read."""
     text = json.dumps(content, indent=1, allow_nan=False)
     with atomic_write(path) as temporary:
-        temporary.write_text(text + "\n")
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def format_table(header: Sequence[str], rows: Iterable[Sequence[str | float]], *, title: str = "") -> str:
