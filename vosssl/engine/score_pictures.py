@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from vosssl.clip import VOID
-from vosssl.data.io import read_labels
-from vosssl.data.listing import label_names, natural_order
 from vosssl.data.predictions import open_predictions
 from vosssl.data.video import Video, open_video
 from vosssl.engine.drawing import evenly_spaced, id_colors
+from vosssl.engine.file_scoring import open_truth
 from vosssl.engine.html_page import css_color
 from vosssl.engine.page_timeline import label_identity, object_colors, timeline_payload
 from vosssl.engine.protocol import EvalProtocol
@@ -65,46 +64,14 @@ class Sources(NamedTuple):
     frames: FrameSource | None
 
 
-class TruthFolder:
-    """Label images in a folder per sequence, 255 being void (or the object, as the protocol says).
-
-    Args:
-        root: the folder, or a dataset root that holds `Annotations/480p` or `Annotations`.
-
-    Raises:
-        FileNotFoundError: no such folder.
-    """
-
-    def __init__(self, root: str | Path) -> None:
-        root = Path(root)
-        below = (root / "Annotations" / "480p", root / "Annotations")
-        self.root = next((folder for folder in below if folder.is_dir()), root)
-        if not self.root.is_dir():
-            raise FileNotFoundError(f"no folder of truth {root}")
-        self._files: dict[str, dict[str, str]] = {}  # sequence -> frame -> file, listed once
-
-    def frames(self, sequence: str) -> tuple[str, ...]:
-        """Names of the frames with labels; none for a sequence that is not there."""
-        return tuple(sorted(self._listed(sequence), key=natural_order))
-
-    def labels(self, sequence: str, frame: str) -> Tensor:
-        """(H, W) uint8 ids."""
-        return read_labels(self.root / sequence / self._listed(sequence)[frame])
-
-    def _listed(self, sequence: str) -> dict[str, str]:
-        if sequence not in self._files:
-            self._files[sequence] = label_names(self.root / sequence)
-        return self._files[sequence]
-
-
 def as_predictions(source: LabelSource | str | Path | None) -> LabelSource | None:
     """A folder of predictions opened; anything else as it is."""
     return open_predictions(source) if isinstance(source, (str, Path)) else source
 
 
 def as_truth(source: LabelSource | str | Path | None) -> LabelSource | None:
-    """A folder of truth opened; anything else as it is."""
-    return TruthFolder(source) if isinstance(source, (str, Path)) else source
+    """Truth on disk opened as the evaluator opens it; anything else as it is."""
+    return open_truth(source) if isinstance(source, (str, Path)) else source
 
 
 def as_frames(source: FrameSource | str | Path | None) -> FrameSource | None:
