@@ -84,9 +84,24 @@ def test_other_protocols_sequences_objects_and_frames_forbid_it() -> None:
         Report(FLOOR.scores, protocol="davis17-val", curves=[Curve("dog", 1, "J", frames, values)])
         for frames, values in ((("1", "2"), (0.5, 0.5)), (("1",), (0.5,)))
     )
-    assert why_not_comparable({"a": long, "b": short}) == ["a and b scored other frames in sequence dog"]
+    assert why_not_comparable({"a": long, "b": short}) == ["a and b stopped at other frames of sequence dog"]
     many = report({f"v{i}": 0.5 for i in range(9)})
     assert "sequences v0, v1, v2 and 6 more" in " ".join(why_not_comparable({"many": many, "b": FLOOR}))
+
+
+def test_frames_that_begin_with_the_prediction_may_be_compared() -> None:
+    early, late = (
+        Report(FLOOR.scores, curves=[Curve("dog", 1, "J", frames, (0.5,) * len(frames))])
+        for frames in (("9", "10"), ("10",))
+    )
+    assert why_not_comparable({"a": early, "b": late}) == []
+
+
+def test_a_mean_over_seen_and_unseen_objects_has_its_interval() -> None:
+    parts = {"J/seen": 0.8, "F/seen": 0.6, "J/unseen": 0.4, "F/unseen": 0.2}
+    scores = [Score(video, 1, part, value) for video in ("dog", "cat") for part, value in parts.items()]
+    assert interval_of(Report(scores), "G") == pytest.approx((0.5, 0.5))
+    assert difference_of(Report(scores), Report(scores), "G")[:3] == (0.0, 0.0, 0.0)
 
 
 def test_side_by_side_shows_means_differences_and_sequences() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from vosssl.data.listing import natural_order
 from vosssl.engine.report import COMPOSED, Report, format_table
 from vosssl.engine.significance import (
     Difference,
@@ -231,13 +232,15 @@ def _mean_text(report: Report, metric: str) -> str:
 
 
 def _other_truth(name: str, first: Report, other_name: str, other: Report) -> list[str]:
-    """Sequences of both in which other objects or frames were scored."""
+    """Sequences of both in which other objects, or frames up to another one, were scored."""
     found = []
-    for what, of in (("objects", _objects), ("frames", _frames)):
-        here, there = of(first), of(other)
+    for what, here, there in (
+        ("scored other objects in", _objects(first), _objects(other)),
+        ("stopped at other frames of", _last_frames(first), _last_frames(other)),
+    ):
         differing = [video for video in here if video in there and here[video] != there[video]]
         if differing:
-            found.append(f"{name} and {other_name} scored other {what} in {_named(differing, 'sequence')}")
+            found.append(f"{name} and {other_name} {what} {_named(differing, 'sequence')}")
     return found
 
 
@@ -249,10 +252,14 @@ def _objects(report: Report) -> dict[str, set[int]]:
     return objects
 
 
-def _frames(report: Report) -> dict[str, set[str]]:
-    frames: dict[str, set[str]] = {}
+def _last_frames(report: Report) -> dict[str, str]:
+    """The last scored frame of each video. (The first may depend on the prediction, as in vos-benchmark.)"""
+    frames: dict[str, str] = {}
     for curve in report.curves:
-        frames.setdefault(curve.video, set()).update(curve.frames)
+        ends = [curve.frames[-1:], (frames[curve.video],) if curve.video in frames else ()]
+        last = max((name for end in ends for name in end), key=natural_order, default=None)
+        if last is not None:
+            frames[curve.video] = last
     return frames
 
 
