@@ -12,6 +12,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vosssl.engine.report import Report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,6 +51,8 @@ def run(options: argparse.Namespace) -> str:
         resize=options.resize,
         progress=not options.quiet,
     )
+    if options.html is not None:
+        write_pages(options, reports)
     for report in reports:
         for path, write in ((options.json, report.to_json), (options.csv, report.to_csv)):
             if path is not None:
@@ -70,6 +76,23 @@ def run(options: argparse.Namespace) -> str:
     return "\n\n".join(texts)
 
 
+def write_pages(options: argparse.Namespace, reports: Sequence[Report]) -> None:
+    """An HTML page per protocol, with pictures of the labels and, where they are known, of the frames."""
+    from vosssl.data.predictions import open_predictions
+    from vosssl.engine.score_page import write_score_page
+
+    beside = options.truth if (options.truth / "JPEGImages").is_dir() else None
+    for report in reports:
+        write_score_page(
+            numbered(options.html, report.protocol, len(reports)),
+            report,
+            name=options.predictions.stem,
+            predictions=open_predictions(options.predictions, kind=options.kind),
+            truth=options.truth,
+            frames=options.frames or beside,
+        )
+
+
 def numbered(path: Path, protocol: str, reports: int) -> Path:
     """The file of one of several reports: `report.json` becomes `report.davis17-val.json`."""
     return path if reports == 1 else path.with_name(f"{path.stem}.{protocol}{path.suffix}")
@@ -86,6 +109,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--json", type=Path, help="report with per-frame J and F by object")
     made.add_argument("--csv", type=Path, help="one line per score")
     made.add_argument("--markdown", type=Path, help="tables with intervals")
+    made.add_argument("--html", type=Path, help="page with curves, pictures of errors, identities")
+    made.add_argument("--frames", type=Path, help="for --html, a folder per sequence; else TRUTH/JPEGImages")
     made.add_argument("--workers", type=int, default=1, help="processes")
     made.add_argument("--cache", type=Path, help="folder that keeps each sequence's scores")
     made.add_argument("--resize", action="store_true", help="stretch predictions of another size")

@@ -256,10 +256,8 @@ def _last_frames(report: Report) -> dict[str, str]:
     """The last scored frame of each video. (The first may depend on the prediction, as in vos-benchmark.)"""
     frames: dict[str, str] = {}
     for curve in report.curves:
-        ends = [curve.frames[-1:], (frames[curve.video],) if curve.video in frames else ()]
-        last = max((name for end in ends for name in end), key=natural_order, default=None)
-        if last is not None:
-            frames[curve.video] = last
+        for last in curve.frames[-1:]:
+            frames[curve.video] = max(frames.get(curve.video, last), last, key=natural_order)
     return frames
 
 
