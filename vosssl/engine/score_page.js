@@ -82,8 +82,10 @@ class SequenceView extends FrameView {
     return this.frameNames.map((_, t) => average(known(rows.map((row) => row[t]))));
   }
 
+  // Of the method that sequences are sorted by.
   worstFrame() {
-    const all = report.methods.flatMap((_, m) => [this.points("J", m), this.points("F", m)]);
+    const by = Number(byId("by").value);
+    const all = [this.points("J", by), this.points("F", by)];
     const means = this.frameNames.map((_, t) => average(known(all.map((row) => row[t]))));
     const lowest = Math.min(...known(means));
     return Math.max(0, means.indexOf(lowest));
