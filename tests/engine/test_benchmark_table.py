@@ -42,7 +42,7 @@ OURS = Row(
 
 
 def block(**more: object) -> Block:
-    values = {"videos": 30, "whole": 30, "rows": (FLOOR, OURS)} | more
+    values = {"videos": 30, "rows": (FLOOR, OURS)} | more
     return Block("davis17", "lock_on", load_protocol("davis17-val"), **values)  # type: ignore[arg-type]
 
 

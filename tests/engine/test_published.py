@@ -36,7 +36,7 @@ def test_a_row_is_read_with_types_and_in_units_of_one(tmp_path: Path) -> None:
         (GOOD.replace("88.8", "888"), "value '888', expected a number from 0 to 100"),
         (GOOD.replace("88.8", "about 88"), "value 'about 88'"),
         (GOOD.replace("2024", "24"), "year '24'"),
-        (GOOD.replace("J&F", "G"), "metric 'G'"),
+        (GOOD.replace("J&F", "IoU"), "metric 'IoU'"),
         (GOOD.replace(",P,", ",X,"), "verified 'X'"),
         (GOOD.replace("davis17-val", "davis-17"), "protocol 'davis-17', which is not in eval/protocols"),
         (GOOD.replace("davis17-val", "").replace("480p", ""), "note has to say"),
@@ -69,4 +69,7 @@ def test_numbers_that_the_field_quotes_stand_under_their_protocols() -> None:
     rows = {(row.method, row.metric, row.dataset, row.protocol): row for row in load_published()}
     assert rows["STCN s012", "J&F", "davis17", "davis17-val"].value == pytest.approx(0.853)
     assert rows["RCF + CRF", "J", "davis16", "davis16-val"].value == pytest.approx(0.830)
+    chunks = rows["VideoSAUR v2", "video/fg_ari", "ytvis2021", "ytvis2021-chunks"]
+    whole = rows["VideoSAUR v2", "video/fg_ari", "ytvis2021", "ytvis2021"]
+    assert (chunks.value, whole.value) == (pytest.approx(0.397), pytest.approx(0.312))
     assert not rows["DINO ViT-S/16", "J&F", "davis17", "davis17-val"].is_verified

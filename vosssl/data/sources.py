@@ -64,6 +64,12 @@ class Video(ABC):
         """Number of frames, exact or, where counting is slow, as the file's header says."""
         return len(self)
 
+    def read_labels(self, index: int) -> Tensor | None:
+        """(H, W) uint8 labels of one frame, or None; where they lie in files of their own, nothing else is
+        read."""
+        clip = self.clip([index])
+        return clip.labels[0] if clip.labels is not None else None
+
     @abstractmethod
     def __len__(self) -> int: ...
 
@@ -182,6 +188,10 @@ class FolderVideo(Video):
     def labelled(self) -> Tensor | None:
         flags = torch.tensor([name in self.labels.names for name in self.frame_names])
         return flags if bool(flags.any()) else None
+
+    def read_labels(self, index: int) -> Tensor | None:
+        labels = self.labels.read(self.frame_names[index], self.native_size)
+        return None if labels is None else resize_labels(labels, self.size)
 
     def __len__(self) -> int:
         return len(self.names)

@@ -29,6 +29,9 @@ class FirstFrames(Video):
         video: the whole one.
         frames: how many frames to keep, at most.
 
+    Attributes:
+        whole: the other video.
+
     Raises:
         ValueError: fewer than one frame.
     """
@@ -37,27 +40,30 @@ class FirstFrames(Video):
         if frames < 1:
             raise ValueError(f"the first {frames} frames of {video.name} were asked for, expected 1 or more")
         super().__init__(video.name, read_ahead=video.read_ahead)
-        self._video = video
+        self.whole = video
         self._length = min(frames, len(video))
 
     @property
     def native_size(self) -> Size:
-        return self._video.size
+        return self.whole.size
 
     @property
     def frame_names(self) -> tuple[str, ...]:
-        return self._video.frame_names[: self._length]
+        return self.whole.frame_names[: self._length]
 
     @property
     def labelled(self) -> Tensor | None:
-        flags = self._video.labelled
+        flags = self.whole.labelled
         return None if flags is None or not bool(flags[: self._length].any()) else flags[: self._length]
 
     def __len__(self) -> int:
         return self._length
 
+    def read_labels(self, index: int) -> Tensor | None:
+        return self.whole.read_labels(index)
+
     def _decode(self, indices: Iterable[int] | None, size: Size) -> Iterator[Frame]:
-        return self._video._decode(range(self._length) if indices is None else indices, size)
+        return self.whole._decode(range(self._length) if indices is None else indices, size)
 
 
 def open_video(

@@ -20,6 +20,7 @@ METRICS = {
     "J&F": "J&F",
     "J": "J",
     "F": "F",
+    "G": "G",
     "video/fg_ari": "FG-ARI",
     "video/ari": "ARI",
     "video/mbo": "mBO",
@@ -75,7 +76,6 @@ class Block:
         task: `discovery` or `lock_on`.
         protocol: what was compared with what.
         videos: how many were measured here.
-        whole: how many the dataset's published numbers are of; None when unknown.
         frames: only the first so many frames of each were measured; None for all.
         rows: floors, then what was run, then published numbers.
         notes: footnotes of the whole block.
@@ -85,7 +85,6 @@ class Block:
     task: str
     protocol: EvalProtocol
     videos: int
-    whole: int | None = None
     frames: int | None = None
     rows: tuple[Row, ...] = ()
     notes: tuple[str, ...] = ()
@@ -99,14 +98,14 @@ class Block:
     @property
     def extent(self) -> str:
         """How much of the dataset was measured."""
-        of = f" of {self.whole}" if self.whole and self.whole != self.videos else ""
+        of = f" of {self.protocol.videos}" if self.protocol.videos not in (0, self.videos) else ""
         part = f", first {self.frames} frames of each" if self.frames else ""
         return f"{self.videos}{of} videos{part}"
 
     @property
     def is_part(self) -> bool:
         """Whether less was measured than what published numbers are of."""
-        return self.frames is not None or (self.whole is not None and self.videos != self.whole)
+        return self.frames is not None or self.protocol.videos not in (0, self.videos)
 
 
 @dataclass(frozen=True)
@@ -208,7 +207,7 @@ class BenchmarkTable:
             yield title, [self._cells(block, row, notes) for row in ran]
             known = [row for row in block.rows if row.kind == "published"]
             if known:
-                whole = f"all {block.whole} videos" if block.whole else "the whole set"
+                whole = f"all {block.protocol.videos} videos" if block.protocol.videos else "the whole set"
                 title = f"{block.dataset}, protocol {block.protocol.name}, published, {whole}"
                 yield title, [self._cells(block, row, notes) for row in known]
 
@@ -368,7 +367,7 @@ def _block_dict(block: Block) -> dict[str, Any]:
         "protocol": block.protocol.name,
         "compare_with": block.protocol.compare_with,
         "videos": block.videos,
-        "videos_of_whole_set": block.whole,
+        "videos_of_whole_set": block.protocol.videos or None,
         "frames_limit": block.frames,
         "notes": list(block.notes),
         "rows": [

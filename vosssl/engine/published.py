@@ -28,7 +28,7 @@ COLUMNS = (
 OPTIONAL = {"spread", "protocol", "note"}  # cells that may be empty
 UNITS = {"fps": 1.0} | dict.fromkeys(
     (
-        *("J&F", "J", "F", "HOTA"),
+        *("J&F", "J", "F", "G", "HOTA"),
         *(f"{kind}/{name}" for kind in ("video", "image") for name in ("fg_ari", "ari", "mbo", "miou")),
     ),
     100.0,

@@ -6,21 +6,21 @@ import gc
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
 from tqdm import tqdm
 
-from vosssl.clip import Frame
 from vosssl.data.files import atomic_write
 from vosssl.data.predictions import open_predictions
 from vosssl.data.video import Video
+from vosssl.data.video_truth import VideoTruth
 from vosssl.engine.benchmark_table import Block, Row, with_published
-from vosssl.engine.evaluator import LabelVideo, evaluate_discovery, follow, predict, score
+from vosssl.engine.evaluator import LabelVideo, follow, predict
+from vosssl.engine.file_scoring import evaluate
 from vosssl.engine.logs import peak_memory, reset_peak_memory
 from vosssl.engine.protocol import EvalProtocol
 from vosssl.engine.published import load_published
@@ -115,7 +115,6 @@ def compared(
             task,
             dataset.protocols[task],
             videos=len(dataset.videos),
-            whole=dataset.whole,
             frames=dataset.frames,
             rows=tuple(rows[dataset.name, task]),
             notes=_block_notes(dataset.protocols[task], rows[dataset.name, task]),
@@ -145,7 +144,7 @@ def _measured(
             _same_settings(predictions, entry, dataset, task, session)
             reset_peak_memory(session.device)
             facts = segmented(_label_video(opened, task, protocol), videos, predictions, session, where=where)
-        report = _scored(predictions, videos, task, protocol, entry.options if opened is None else {})
+        report = _scored(predictions, VideoTruth(videos), entry, protocol, session)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{where}: {error}") from error
     except ValueError as error:
@@ -203,25 +202,18 @@ def segmented(
     }
 
 
-def saved_labels(folder: Path, settings: Mapping[str, Any]) -> LabelVideo:
-    """Label images of a folder as a function from videos to labels."""
-    predictions = open_predictions(folder, **settings)
-
-    def label(video: Video) -> Iterator[tuple[Frame, Tensor]]:
-        for frame in video:
-            if frame.labels is not None:  # other frames are not scored
-                size = (frame.labels.shape[0], frame.labels.shape[1])
-                yield frame, predictions.labels(video.name, frame.name, size=size)
-
-    return label
-
-
 def _scored(
-    predictions: Path, videos: list[Video], task: Task, protocol: EvalProtocol, settings: Mapping[str, Any]
+    predictions: Path, truth: VideoTruth, entry: Contender, protocol: EvalProtocol, session: Session
 ) -> Report:
-    if task == "lock_on":
-        return score(predictions, videos, protocol=protocol, progress=False)
-    return evaluate_discovery(saved_labels(predictions, settings), videos, protocol=protocol, progress=False)
+    foreign = dict(entry.options) if entry.predictions is not None else {"kind": "labels"}
+    return evaluate(
+        open_predictions(predictions, **foreign),
+        truth,
+        protocol,
+        sequences=truth.sequences,
+        workers=session.config["benchmark"]["workers"],
+        cache=session.folder / "scores" if truth.on_disk else None,
+    )
 
 
 def _label_video(opened: Opened, task: Task, protocol: EvalProtocol) -> LabelVideo:

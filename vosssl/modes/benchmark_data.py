@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from vosssl.data.video import FirstFrames, Video
-from vosssl.engine.protocol import DISCOVERY, EvalProtocol, load_protocol
+from vosssl.engine.protocol import DISCOVERY, METRICS, EvalProtocol, load_protocol
 from vosssl.modes.build import build
 from vosssl.modes.config import yaml_of
 from vosssl.modes.contenders import TASKS, Task
@@ -26,6 +26,7 @@ GENERAL = EvalProtocol(
     source="the rules of DAVIS 2017 val, for data that have no protocol of their own",
     compare_with="other rows of this table",
 )
+EVERYTHING = replace(DISCOVERY, metrics=METRICS)  # objects found in data without a protocol of their own
 DATASET_KEYS = ("data", "name", "root", "limit", "protocols", "options")
 
 
@@ -40,7 +41,6 @@ class Dataset:
         trusted_only: the yaml came inside a file that somebody else may have made.
         limit: only the first so many videos.
         frames: only the first so many frames of each.
-        whole: videos that published numbers are of; None when unknown.
     """
 
     name: str
@@ -49,7 +49,6 @@ class Dataset:
     trusted_only: bool = False
     limit: int | None = None
     frames: int | None = None
-    whole: int | None = None
 
     @cached_property
     def videos(self) -> list[Video]:
@@ -124,11 +123,10 @@ def _of_data(
         node["data"]["val"],
         {
             "lock_on": load_protocol(lock_on) if lock_on else GENERAL,
-            "discovery": load_protocol(discovery) if discovery else DISCOVERY,
+            "discovery": load_protocol(discovery) if discovery else EVERYTHING,
         },
         limit=limit,
         frames=frames,
-        whole=data.get("videos"),
     )
 
 
