@@ -193,7 +193,7 @@ def cached_clips(cfg: DictConfig, session: Session, network: nn.Module, clips: C
     if backbone is None or not isinstance(network, SlotNetwork):
         raise ValueError(f"train.cache keeps a frozen backbone's features, but {cfg.method.name} has none")
     key = cache_key(backbone, clips, preprocessing=backbone.precision)
-    cache = FeatureCache(Path(cfg.train.cache) / key, key=key)
+    cache = FeatureCache(cfg.train.cache, key=key)
     if session.world.is_main:
         log.info("features are kept in %s", cache.folder)
         with tqdm(desc="features", unit="clip", leave=False) as bar:
