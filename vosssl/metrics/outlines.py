@@ -12,6 +12,7 @@ kept apart by empty margins, so that neighbourhoods never reach into the next ro
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -66,12 +67,12 @@ class _Sheet(NamedTuple):
     last_column: int
 
 
-def trace(predicted: Tensor, truth: Tensor) -> Outlines:
+def trace(predicted: Tensor | Sequence[Tensor], truth: Tensor | Sequence[Tensor]) -> Outlines:
     """Finds where labels change.
 
     Args:
-        predicted: (T, H, W) uint8 ids.
-        truth: (T, H, W) uint8 ids.
+        predicted: (T, H, W) uint8 ids, or T times (H, W).
+        truth: the same.
 
     Returns:
         The outlines of both.
@@ -79,8 +80,9 @@ def trace(predicted: Tensor, truth: Tensor) -> Outlines:
     Raises:
         ValueError: shapes that differ, or other dtypes than uint8.
     """
-    check_labels(predicted, truth)
-    radius = boundary_radius(*truth.shape[-2:])
+    for pair in zip(predicted, truth, strict=True):
+        check_labels(*pair)
+    radius = boundary_radius(*truth[0].shape)
     sheet = _sheet(predicted, truth, margin=radius)
     places = set_pixels(_changes(sheet.labels, sheet.stride))
     row = places // sheet.stride
@@ -88,16 +90,16 @@ def trace(predicted: Tensor, truth: Tensor) -> Outlines:
     count, device = len(truth), places.device
     step_down, valid, frame_of = (table.to(device) for table in _row_tables(sheet, count))
     right = (column != sheet.last_column).long()
-    below = step_down[row]
+    below = step_down.index_select(0, row)
     around = torch.cat([places, places + right, places + below, places + right + below])  # (4 P,)
     labels = [part.index_select(0, around).view(4, -1) for part in sheet.labels]
     starts = (torch.arange(1, count + 1, device=device) * sheet.period + sheet.lead) * sheet.stride
     return Outlines(
         places=places,
         lengths=places.diff(prepend=places.new_full((1,), -1)).int(),
-        inside=(column < sheet.columns).view(torch.uint8) * valid[row],
+        inside=(column < sheet.columns).view(torch.uint8) * valid.index_select(0, row),
         ends=torch.searchsorted(places, starts),
-        frame=frame_of[row],
+        frame=frame_of.index_select(0, row),
         predicted=labels[0],
         truth=labels[1],
         stride=sheet.stride,
@@ -106,10 +108,10 @@ def trace(predicted: Tensor, truth: Tensor) -> Outlines:
     )
 
 
-def _sheet(predicted: Tensor, truth: Tensor, *, margin: int) -> _Sheet:
+def _sheet(predicted: Tensor | Sequence[Tensor], truth: Tensor | Sequence[Tensor], *, margin: int) -> _Sheet:
     """Both videos on the joint bounding box of what is not background, and a pixel above and to the left."""
-    frames, height, width = truth.shape
-    used = torch.zeros(height, width, dtype=torch.uint8, device=truth.device)
+    frames, (height, width), device = len(truth), truth[0].shape, truth[0].device
+    used = torch.zeros(height, width, dtype=torch.uint8, device=device)
     for maps in (predicted, truth):
         for frame in maps:
             used |= frame
@@ -122,10 +124,11 @@ def _sheet(predicted: Tensor, truth: Tensor, *, margin: int) -> _Sheet:
     rows, columns = bottom - top, right - left
     stride = -(-(columns + margin) // 8) * 8  # whole 8-byte words, see `set_pixels`
     period, lead = rows + margin, margin + 2
-    labels = torch.zeros(2, (lead + frames * period + 1) * stride, dtype=torch.uint8, device=truth.device)
+    labels = torch.zeros(2, (lead + frames * period + 1) * stride, dtype=torch.uint8, device=device)
     cells = labels[:, lead * stride : -stride].view(2, frames, period, stride)[..., :rows, :columns]
-    for cell, maps in zip(cells, (predicted, truth), strict=True):
-        cell.copy_(maps[:, top:bottom, left:right])
+    for video, maps in zip(cells, (predicted, truth), strict=True):
+        for cell, frame in zip(video, maps, strict=True):
+            cell.copy_(frame[top:bottom, left:right])
     return _Sheet(labels, rows, columns, stride, period, lead, height - 1 - top, width - 1 - left)
 
 

@@ -155,8 +155,8 @@ def set_pixels(image: Tensor) -> Tensor:
     flat = torch.nn.functional.pad(flat, (0, -len(flat) % 8)) if len(flat) % 8 else flat
     words = flat.view(torch.int64)  # (H * W / 8,)
     used = words.nonzero().flatten()
-    inside = words[used].view(torch.uint8).nonzero().flatten()  # which byte of all the used words
-    return used[inside >> 3] * 8 + (inside & 7)
+    inside = words.index_select(0, used).view(torch.uint8).nonzero().flatten()  # byte of the used words
+    return used.index_select(0, inside >> 3) * 8 + (inside & 7)
 
 
 def union(rows: Tensor) -> Tensor:
