@@ -140,7 +140,7 @@ def read_labels(
         FileNotFoundError: no such file.
         ValueError: unreadable, in unknown colours, with ids above 255, or of the wrong size; names it.
     """
-    path = Path(path)
+    path = path if isinstance(path, Path) else Path(path)  # parsing it again would take as long as reading
     ids = decode_labels(_bytes_of(path), path, binary=binary, palette=palette)
     if size is None or tuple(ids.shape) == tuple(size):
         return ids

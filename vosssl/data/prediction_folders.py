@@ -69,7 +69,7 @@ class LabelFolders(Predictions):
         name = self._names(sequence).get(frame)
         if name is None:
             raise self._no_frame(sequence, frame)
-        return self.path / self._folders[sequence] / name
+        return self.path / f"{self._folders[sequence]}/{name}"
 
     def _names(self, sequence: str) -> dict[str, str]:
         """Frame name -> file name, in order."""

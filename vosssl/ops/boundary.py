@@ -7,6 +7,7 @@ uint8 carries eight masks, so that the boundaries of all objects are found, and 
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -102,6 +103,7 @@ def run_unions(rows: Tensor, radius: int) -> list[Tensor]:
     return unions
 
 
+@cache
 def disc_runs(radius: int, stride: int) -> dict[int, list[int]]:
     """The disc as runs of 2^level pixels.
 
@@ -168,8 +170,8 @@ def union(rows: Tensor) -> Tensor:
     Returns:
         (...) of the same dtype.
     """
-    while len(rows) > 1:
-        half = len(rows) // 2
+    while (count := rows.shape[0]) > 1:
+        half = count // 2
         merged = rows[:half] | rows[half : 2 * half]
-        rows = torch.cat([merged, rows[2 * half :]]) if len(rows) % 2 else merged
+        rows = torch.cat([merged, rows[2 * half :]]) if count % 2 else merged
     return rows[0]
