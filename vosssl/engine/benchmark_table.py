@@ -213,7 +213,10 @@ class BenchmarkTable:
 
     def _cells(self, block: Block, row: Row, notes: Footnotes) -> list[str]:
         unverified = notes.unverified_mark(row.verified)
-        numbers = [f"{row.means[name]:.3f}{unverified}" if _has(row, name) else "-" for name in self.metrics]
+        numbers = [
+            f"{round(row.means[name], 3) + 0.0:.3f}{unverified}" if _has(row, name) else "-"
+            for name in self.metrics
+        ]
         rate = "-" if row.frames_per_second is None else f"{row.frames_per_second:.1f}"
         memory = "-" if row.peak_memory_bytes is None else f"{row.peak_memory_bytes / 1e9:.2f}"
         size = "-" if row.parameters is None else _count(row.parameters)

@@ -36,7 +36,14 @@ from vosssl.modes.contenders import (
     contender,
     open_contender,
 )
-from vosssl.modes.session import Session, config_folders, from_checkpoint, given_weights, start
+from vosssl.modes.session import (
+    Session,
+    config_folders,
+    from_checkpoint,
+    given_weights,
+    require_segmenter,
+    start,
+)
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +82,7 @@ def contenders_of(cfg: DictConfig) -> list[Contender]:
     floors = [contender(entry, is_floor=True, where=where) for entry in cfg.benchmark.floors or ()]
     entries = [contender(entry, where=where) for entry in plain_list(cfg.benchmark.entries) or ()]
     if cfg.get("method"):
+        require_segmenter(cfg)
         trusted_only = from_checkpoint("method")
         entries.insert(0, chosen_contender(cfg.method, given_weights(cfg), trusted_only=trusted_only))
     named = {entry.name for entry in entries}
@@ -239,7 +247,7 @@ def _machine(session: Session) -> str:
         where, memory = torch.cuda.get_device_name(session.device), "the peak of its allocator"
     else:
         where, memory = (
-            f"{session.device}, {torch.get_num_threads()} threads",
+            f"{session.device} (threads: {torch.get_num_threads()})",
             "the peak of the whole process",
         )
     return (

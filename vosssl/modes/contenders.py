@@ -144,6 +144,8 @@ def contender(
             f"benchmark entry {given} names no method, expected method (one of list_models()), weights (a "
             "checkpoint of ours, which knows its method) or predictions"
         )
+    if "segmenter" not in method:
+        raise ValueError(f"{method['name']} gives features, not masks: it cannot be in a benchmark of masks")
     return replace(
         base,
         name=base.name or str(method["name"]),
@@ -195,12 +197,10 @@ def open_contender(entry: Contender, device: torch.device) -> Opened:
     """Builds the segmenter of a contender that has a method.
 
     Raises:
-        ValueError: a method without masks, an unknown option, weights that do not fit.
+        ValueError: an unknown option, weights that do not fit.
     """
     method = entry.method
     assert method is not None, "predictions are not built"
-    if "segmenter" not in method:
-        raise ValueError(f"{entry.name} gives features, not masks: it cannot be in a benchmark of masks")
     parts: dict[str, Any] = {}
     parameters = None
     if "network" in method:
