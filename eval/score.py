@@ -40,6 +40,8 @@ def run(options: argparse.Namespace) -> str:
     from vosssl.engine.tables import interval_of, interval_text, report_markdown
 
     names = [name.strip() for name in options.protocol.split(",") if name.strip()]
+    if not names:
+        raise ValueError("no protocol was named; see eval/protocols")
     reports = evaluate(
         options.predictions,
         options.truth,

@@ -122,6 +122,9 @@ class JFScorer:
                 "it is too short or has no truth"
             )
         self._check_extra()
+        unknown = [] if groups is None else [one for one in self._objects() if one not in groups]
+        if unknown:
+            raise ValueError(f"objects {unknown} of {self.video} have no category in meta.json")
         matched = self.protocol.task == "unsupervised"
         objects, j, f = self._matched(self._objects()) if matched else self._paired(self._objects())
         scores, curves = [], []
