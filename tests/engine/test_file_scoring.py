@@ -201,3 +201,12 @@ def test_bad_input_is_one_line_and_no_report(folders: tuple[Path, Path], tmp_pat
     assert done.stdout == ""
     assert "00003.png" in done.stderr and done.stderr.count("\n") == 1
     assert not (tmp_path / "out.json").exists()
+
+
+def test_a_protocol_under_which_nothing_is_scored_is_an_error(tmp_path: Path) -> None:
+    labels = torch.zeros(16, 16, dtype=torch.uint8)
+    for frame in ("00000", "00001", "00002"):
+        write_labels(tmp_path / "truth" / "a" / f"{frame}.png", labels)
+        write_labels(tmp_path / "predicted" / "a" / f"{frame}.png", labels)
+    with pytest.raises(ValueError, match="nothing is scored under vos-benchmark"):
+        evaluate(tmp_path / "predicted", tmp_path / "truth", "vos-benchmark")

@@ -120,6 +120,12 @@ def evaluate(
         store.save(name, scores)
         found[name] = scores
     reports = [_report(one, [found[name][place] for name in chosen]) for place, one in enumerate(protocols)]
+    for report in reports:
+        if not report.scores:
+            raise ValueError(
+                f"nothing is scored under {report.protocol}: no object of ids 1..254 in {work.truth.path} "
+                "(0 and 255 only, as in DAVIS 2016? then use davis16-val, or leave this protocol out)"
+            )
     return reports if isinstance(protocol, (list, tuple)) else reports[0]
 
 
