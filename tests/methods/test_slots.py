@@ -151,7 +151,7 @@ def test_features_load_from_a_checkpoint_and_wrong_ones_are_named(tmp_path: Path
 
 def test_wrong_use_is_refused() -> None:
     network = small()
-    with pytest.raises(NotImplementedError, match="attention"):
+    with pytest.raises(ValueError, match="attention"):
         network.decode(torch.zeros(1, 4, 32), (8, 8))
     with pytest.raises(ValueError, match="cache"):
         network(torch.rand(1, 1, 3, 16, 16), features={"features": torch.zeros(1)})

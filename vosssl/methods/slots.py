@@ -227,9 +227,9 @@ class Slots(SlotNetwork):
         """Not possible from slots alone.
 
         Raises:
-            NotImplementedError: always; says what to use.
+            ValueError: always; says what to use.
         """
-        raise NotImplementedError(
+        raise ValueError(
             "the masks of these slots are assigned by `correct`; use SlotTracker(output='attention')"
         )
 
