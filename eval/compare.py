@@ -1,6 +1,6 @@
 """Puts reports beside each other: means, differences, and whether these are more than the choice of videos.
 
-    python eval/compare.py floor.json ours.json --markdown table.md --html page.html
+    python eval/compare.py floor.json ours.json --json table.json --markdown table.md --html page.html
 
 Exit code 2 when the reports do not measure the same thing; --force compares them anyway, with a footnote.
 """
@@ -11,13 +11,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING
 
-from vosssl.data.files import atomic_write
-from vosssl.data.predictions import Kind, open_predictions
-from vosssl.engine.report import Report
-from vosssl.engine.score_page import ScoredMethod, write_score_page
-from vosssl.engine.tables import SideBySide, why_not_comparable
+if TYPE_CHECKING:  # torch loads only when there is something to do
+    from vosssl.engine.report import Report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,9 +35,15 @@ def compare(options: argparse.Namespace) -> str:
         ValueError: reports that may not be compared, or options that do not fit.
         OSError: a file that is not there or cannot be written.
     """
+    missing = [str(path) for path in options.reports if not path.is_file()]
+    if missing:
+        raise FileNotFoundError(f"no report {', '.join(missing)}, expected files that score.py --json wrote")
     names = options.names or unique_names(options.reports)
     if len(names) != len(options.reports) or len({*names}) != len(names):
         raise ValueError(f"names are {', '.join(names)}, expected {len(options.reports)} different ones")
+    from vosssl.data.files import atomic_write
+    from vosssl.engine.tables import SideBySide, why_not_comparable
+
     reports = dict(zip(names, map(read_report, options.reports), strict=True))
     reasons = why_not_comparable(reports)
     if reasons and not options.force:
@@ -53,11 +56,15 @@ def compare(options: argparse.Namespace) -> str:
     if options.markdown:
         with atomic_write(options.markdown) as temporary:
             temporary.write_text(table.markdown(), encoding="utf-8")
+    if options.json:
+        table.to_json(options.json)
     return table.text()
 
 
 def read_report(path: Path) -> Report:
     """A report that `Report.to_json` wrote."""
+    from vosssl.engine.report import Report
+
     try:
         return Report.from_json(path)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -70,6 +77,9 @@ def write_page(options: argparse.Namespace, reports: dict[str, Report]) -> None:
     """The HTML page of one report or two."""
     if len(reports) > 2:
         raise ValueError(f"--html shows one report or two, got {len(reports)}; write a page per pair")
+    from vosssl.data.predictions import open_predictions
+    from vosssl.engine.score_page import ScoredMethod, write_score_page
+
     folders = options.predictions or [None] * len(reports)
     if len(folders) != len(reports):
         raise ValueError(f"--predictions names {len(folders)} folders for {len(reports)} reports")
@@ -99,6 +109,8 @@ def unique_names(paths: Sequence[Path]) -> list[str]:
 
 def usual_metric(reports: dict[str, Report]) -> str:
     """J&F where all have it, else the first metric that all have."""
+    from vosssl.engine.tables import SideBySide
+
     columns = SideBySide(reports).columns
     if not columns:
         raise ValueError("the reports share no metric, so there is nothing to compare")
@@ -117,14 +129,13 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("--names", nargs="+", help="one per report; else the files' names")
     found.add_argument("--metric", help="of the differences per sequence; J&F where there is one")
+    found.add_argument("--json", type=Path, metavar="OUT", help="write means, differences and intervals")
     found.add_argument("--markdown", type=Path, metavar="OUT", help="write the table as Markdown")
     found.add_argument("--html", type=Path, metavar="OUT", help="write a page of one report or two")
     found.add_argument(
         "--predictions", nargs="+", metavar="DIR", help="for --html: labels, a folder per report"
     )
-    found.add_argument(
-        "--kind", choices=get_args(Kind), default="auto", help="of predictions; binary for 0 / 255"
-    )
+    found.add_argument("--kind", default="auto", help="of predictions, as for score.py; binary for 0 / 255")
     found.add_argument("--truth", metavar="DIR", help="for --html: the objects' labels")
     found.add_argument("--frames", metavar="DIR", help="for --html: a folder of frame folders")
     found.add_argument("--force", action="store_true", help="compare what is not comparable, with a footnote")

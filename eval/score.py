@@ -36,12 +36,11 @@ def run(options: argparse.Namespace) -> str:
         ValueError: input that cannot be scored.
         OSError: files that are not there or cannot be written.
     """
-    from vosssl.engine.file_scoring import evaluate  # torch loads only when there is something to do
-    from vosssl.engine.tables import interval_of, interval_text, report_markdown
-
     names = [name.strip() for name in options.protocol.split(",") if name.strip()]
-    if not names:
-        raise ValueError("no protocol was named; see eval/protocols")
+    check(options, names)
+    from vosssl.engine.file_scoring import evaluate  # torch loads only when there is something to do
+    from vosssl.engine.tables import interval_text, report_markdown
+
     reports = evaluate(
         options.predictions,
         options.truth,
@@ -67,7 +66,7 @@ def run(options: argparse.Namespace) -> str:
     texts = []
     for report in reports:
         intervals = (
-            f"{name} {report.mean(name):.4f} {interval_text(interval_of(report, name))}"
+            f"{name} {report.mean(name):.4f} {interval_text(report.interval(name))}"
             for name in report.metrics
             if name in ("J&F", "J", "F", "G", "video/fg_ari", "video/mbo")
         )
@@ -76,6 +75,30 @@ def run(options: argparse.Namespace) -> str:
         lines += [f"incomplete: {report.facts['incomplete']}"] if "incomplete" in report.facts else []
         texts.append("\n".join(lines))
     return "\n\n".join(texts)
+
+
+def check(options: argparse.Namespace, protocols: Sequence[str]) -> None:
+    """Refuses what is known to be wrong without reading a label: in a blink, as torch is not loaded yet.
+
+    Raises:
+        ValueError: no protocol, an unknown one, or no process to work.
+        FileNotFoundError: no such predictions, truth or frames.
+    """
+    from vosssl.engine.protocol import load_protocol
+
+    if not protocols:
+        raise ValueError("no protocol was named; see eval/protocols")
+    for name in protocols:
+        load_protocol(name)
+    if options.workers < 1:
+        raise ValueError(f"--workers is {options.workers}, expected at least 1")
+    for what, path in (
+        ("predictions", options.predictions),
+        ("true labels", options.truth),
+        ("folder of frames", options.frames),
+    ):
+        if path is not None and not path.exists():
+            raise FileNotFoundError(f"no {what} at {path}")
 
 
 def write_pages(options: argparse.Namespace, reports: Sequence[Report]) -> None:

@@ -61,6 +61,24 @@ def test_json_holds_global_sequences_objects_and_frames(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["report.json"]
 
 
+def test_json_has_an_interval_beside_every_mean_and_keeps_it(tmp_path: Path) -> None:
+    scores = [
+        Score(video, 1, metric, value)
+        for metric in ("J", "F")
+        for video, value in (("dog", 0.4), ("cat", 0.6))
+    ]
+    report = Report([*scores, Score("dog", None, "video/ari", 0.5)], protocol="p", facts={"speed": 3.0})
+    content = report.as_dict()
+    assert content["intervals"]["J"] == pytest.approx([0.4, 0.6])  # each of two videos alone is likely
+    assert content["intervals"]["J&F"] == pytest.approx([0.4, 0.6])
+    assert content["intervals"]["video/ari"] is None  # one video says nothing of others
+    assert content["intervals"].keys() == content["global"].keys()
+    report.to_json(tmp_path / "report.json")
+    read = Report.from_json(tmp_path / "report.json")
+    assert read.as_dict() == content
+    assert read.facts == {"speed": 3.0}
+
+
 def test_csv_keeps_every_score_in_full(tmp_path: Path) -> None:
     Report([Score("a", 3, "J", 1 / 3)]).to_csv(tmp_path / "scores.csv")
     rows = list(csv.DictReader((tmp_path / "scores.csv").open()))

@@ -12,8 +12,8 @@ from vosssl.engine.significance import (
     bootstrap_interval,
     composed_difference,
     composed_interval,
+    measured_by_metric,
     paired_difference,
-    values_of,
 )
 from vosssl.metrics.score import Score
 
@@ -141,6 +141,7 @@ def test_values_of_a_report_are_grouped_by_video() -> None:
         Score("dog", 1, "F", 0.6),
         Score("cat", None, "image/mbo", 0.5, 10),
     ]
-    assert values_of(scores, "J") == ({"dog": [0.8, 0.4]}, {"dog": [1.0, 1.0]})
-    assert values_of(scores, "image/mbo") == ({"cat": [0.5]}, {"cat": [10]})
-    assert values_of(scores, "video/ari") == ({}, {})
+    measured = measured_by_metric(scores)
+    assert measured["J"] == ({"dog": [0.8, 0.4]}, {"dog": [1.0, 1.0]})
+    assert measured["image/mbo"] == ({"cat": [0.5]}, {"cat": [10]})
+    assert "video/ari" not in measured

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +13,6 @@ from vosssl.engine.scoring import Curve
 from vosssl.engine.tables import (
     SideBySide,
     difference_of,
-    interval_of,
     markdown_table,
     report_markdown,
     why_not_comparable,
@@ -63,7 +64,20 @@ def test_the_difference_is_taken_on_shared_sequences_only() -> None:
     assert difference_of(FLOOR, more, "J") == difference_of(FLOOR, OURS, "J")
     assert difference_of(FLOOR, OURS, "J").mean == pytest.approx(0.2)
     assert math.isnan(difference_of(FLOOR, report({"cow": 0.1}), "J").mean)
-    assert interval_of(FLOOR, "J") == pytest.approx((0.4, 0.6))
+    assert FLOOR.interval("J") == pytest.approx((0.4, 0.6))
+
+
+def test_the_comparison_as_json_holds_differences_with_intervals(tmp_path: Path) -> None:
+    more = report({"dog": 0.9, "cat": 0.5, "cow": 0.1})
+    SideBySide({"floor": FLOOR, "ours": more}, metric="J", notes=("why",)).to_json(tmp_path / "table.json")
+    content = json.loads((tmp_path / "table.json").read_text())
+    assert content["methods"]["floor"]["intervals"]["J"] == pytest.approx([0.4, 0.6])
+    change = content["differences"]["ours"]
+    assert (change["minus"], change["sequences"]) == ("floor", 2)
+    assert change["metrics"]["J"]["mean"] == pytest.approx(0.2)
+    assert change["metrics"]["J"]["interval"] == pytest.approx([-0.1, 0.5])
+    assert content["sequences"]["cow"] == {"floor": None, "ours": 0.1}
+    assert content["notes"] == ["why"]
 
 
 def test_reports_of_the_same_thing_may_be_compared() -> None:
@@ -100,7 +114,7 @@ def test_frames_that_begin_with_the_prediction_may_be_compared() -> None:
 def test_a_mean_over_seen_and_unseen_objects_has_its_interval() -> None:
     parts = {"J/seen": 0.8, "F/seen": 0.6, "J/unseen": 0.4, "F/unseen": 0.2}
     scores = [Score(video, 1, part, value) for video in ("dog", "cat") for part, value in parts.items()]
-    assert interval_of(Report(scores), "G") == pytest.approx((0.5, 0.5))
+    assert Report(scores).interval("G") == pytest.approx((0.5, 0.5))
     assert difference_of(Report(scores), Report(scores), "G")[:3] == (0.0, 0.0, 0.0)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -54,6 +56,48 @@ def test_two_reports_become_one_table(
     assert "+0.200 [-0.100, +0.500]" in shown
     assert [line.split()[0] for line in shown.splitlines()[-2:]] == ["cat", "dog"]
     assert "| dog | 0.400 | 0.900 | +0.500 |" in (tmp_path / "table.md").read_text()
+
+
+def test_three_reports_are_each_held_against_the_first(
+    compare: ModuleType, reports: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = write(tmp_path / "best.json", {"dog": 0.9, "cat": 0.9})
+    table = tmp_path / "table.json"
+    assert compare.main([*reports, best, "--json", str(table)]) == 0
+    shown = capsys.readouterr().out
+    assert "ours - floor" in shown and "best - floor" in shown
+    differences = json.loads(table.read_text())["differences"]
+    assert [round(differences[name]["metrics"]["J&F"]["mean"], 6) for name in differences] == [0.2, 0.4]
+
+
+@pytest.mark.parametrize("metric", ["video/fg_ari", "G"])
+def test_reports_of_any_kind_are_compared(
+    compare: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], metric: str
+) -> None:
+    names = {"G": ("J/seen", "F/seen", "J/unseen", "F/unseen")}.get(metric, (metric,))
+    paths = []
+    for name, gain in (("floor", 0.0), ("ours", 0.1)):
+        scores = [Score(video, None, one, 0.4 + gain) for video in ("dog", "cat") for one in names]
+        paths.append(tmp_path / f"{name}.json")
+        Report(scores, protocol="p").to_json(paths[-1])
+    assert compare.main([*map(str, paths), "--metric", metric]) == 0
+    assert "+0.100 [+0.100, +0.100]" in capsys.readouterr().out
+
+
+def test_wrong_paths_are_refused_before_torch_is_loaded(tmp_path: Path) -> None:
+    for script in ("compare.py", "score.py"):
+        code = (
+            "import runpy, sys\n"
+            f"sys.argv = [{script!r}, {str(tmp_path / 'none.json')!r}, {str(tmp_path / 'other')!r}]\n"
+            "try:\n"
+            f"    runpy.run_path({str(Path(__file__).parents[2] / 'eval' / script)!r}, run_name='__main__')\n"
+            "except SystemExit as end:\n"
+            "    assert end.code == 2, end.code\n"
+            "assert 'torch' not in sys.modules\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "none.json" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 def test_other_protocols_are_refused_unless_forced(

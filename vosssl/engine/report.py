@@ -7,11 +7,13 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from vosssl.data.files import atomic_write
 from vosssl.engine.scoring import Curve
+from vosssl.engine.significance import Interval, Measured, composed_interval, measured_by_metric
 from vosssl.metrics.score import Score
 
 DISCOVERY_COLUMNS = (
@@ -37,6 +39,7 @@ COMPARISON_COLUMNS = (
     "image/mbo",
     "J&F",
 )
+REPORTED = ("protocol", "global", "intervals", "sequences")  # of a report's JSON; the rest are facts
 COMPOSED = {"J&F": ("J", "F"), "G": ("J/seen", "F/seen", "J/unseen", "F/unseen")}  # means of means
 
 
@@ -70,9 +73,38 @@ class Report:
         if metric in COMPOSED:
             parts = [self.mean(part, video=video) for part in COMPOSED[metric]]
             return math.fsum(parts) / len(parts)
-        chosen = [s for s in self.scores if s.metric == metric and video in (None, s.video)]
-        weight = math.fsum(score.weight for score in chosen)
-        return math.fsum(score.value * score.weight for score in chosen) / weight if weight else math.nan
+        values, weights = self._by_metric.get(metric, Measured({}, {}))
+        pairs = [
+            pair
+            for name in (values if video is None else [video] if video in values else [])
+            for pair in zip(values[name], (weights or {})[name], strict=True)
+        ]
+        weight = math.fsum(weight for _, weight in pairs)
+        return math.fsum(value * weight for value, weight in pairs) / weight if weight else math.nan
+
+    def measured(self, metric: str) -> list[Measured]:
+        """The values that a metric's mean is of, by video; several of them for a mean of means."""
+        return [self._by_metric.get(part, Measured({}, {})) for part in COMPOSED.get(metric, (metric,))]
+
+    def interval(self, metric: str) -> Interval:
+        """The 95 % bootstrap interval of a metric's mean over videos; the same one every time.
+
+        Args:
+            metric: as for `mean`.
+
+        Returns:
+            (low, high); NaN for fewer than two videos.
+        """
+        return composed_interval(self.measured(metric))
+
+    def intervals(self) -> dict[str, list[float] | None]:
+        """`[low, high]` of every metric's mean; None for fewer than two videos."""
+        found = {metric: self.interval(metric) for metric in self.metrics}
+        return {metric: None if math.isnan(ends.low) else [*ends] for metric, ends in found.items()}
+
+    @cached_property
+    def _by_metric(self) -> dict[str, Measured]:
+        return measured_by_metric(self.scores)
 
     @property
     def videos(self) -> tuple[str, ...]:
@@ -114,10 +146,12 @@ class Report:
         return format_table(["video", *columns], rows, title=title)
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything with full precision: protocol, `global` means, `sequences` with objects, facts."""
+        """Everything with full precision: protocol, `global` means, their 95 % `intervals` over videos,
+        `sequences` with objects, facts."""
         return {
             "protocol": self.protocol,
             "global": clean(self.means()),
+            "intervals": self.intervals(),
             "sequences": {video: self._sequence(video) for video in self.videos},
             **dict(self.facts),
         }
@@ -151,7 +185,7 @@ class Report:
                 for metric, value in entry.items()
                 if isinstance(value, float | int) and metric not in found and metric not in COMPOSED
             ]
-        facts = {name: v for name, v in content.items() if name not in ("protocol", "global", "sequences")}
+        facts = {name: value for name, value in content.items() if name not in REPORTED}
         return cls(scores, protocol=content["protocol"], curves=curves, facts=facts)
 
     def to_json(self, path: str | Path) -> None:
@@ -212,12 +246,13 @@ class Comparison:
         return format_table(["", *columns], rows, title=f"{len(self.model.videos)} videos")
 
     def as_dict(self) -> dict[str, Any]:
-        """`model` and `floors` by metric name, facts, and each video's numbers for the model."""
+        """`model`, its `intervals` and `floors` by metric name, facts, each video's numbers for the model."""
         return {
             "name": self.name,
             "protocol": self.model.protocol,
             "videos": len(self.model.videos),
             "model": clean(self.model.means()),
+            "intervals": self.model.intervals(),
             "floors": {name: clean(report.means()) for name, report in self.floors.items()},
             **dict(self.facts),
             "sequences": {
@@ -267,7 +302,7 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[str | float]], *
     Returns:
         Lines without a trailing newline.
     """
-    cells = [list(header), *([_cell(value) for value in row] for row in rows)]
+    cells = [list(header), *([cell_text(value) for value in row] for row in rows)]
     widths = [max(len(row[place]) for row in cells) for place in range(len(header))]
     lines = [
         "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
@@ -279,7 +314,8 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[str | float]], *
     )
 
 
-def _cell(value: str | float) -> str:
+def cell_text(value: str | float) -> str:
+    """A table's cell: texts as they are, numbers with three decimals, NaN as a dash."""
     if isinstance(value, str):
         return value
     return "-" if math.isnan(value) else f"{value:.3f}"

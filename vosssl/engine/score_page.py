@@ -30,7 +30,7 @@ from vosssl.engine.score_pictures import (
     sequence_pictures,
 )
 from vosssl.engine.significance import Interval
-from vosssl.engine.tables import difference_of, interval_of, interval_text, why_not_comparable
+from vosssl.engine.tables import difference_of, interval_text, why_not_comparable
 
 __all__ = ["FrameSource", "LabelSource", "ScoredMethod", "write_score_page"]
 
@@ -243,7 +243,7 @@ def _mean_cell(report: Report, metric: str) -> str:
     share = min(max(mean, 0.0), 1.0) * 100
     return (
         f'<td><span class="bar" style="--share:{share:.1f}%">{mean:.3f}</span>'
-        f'<span class="interval">{interval_text(interval_of(report, metric))}</span></td>'
+        f'<span class="interval">{interval_text(report.interval(metric))}</span></td>'
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -103,8 +104,8 @@ def composed_interval(
         (low, high); NaN for fewer than two videos, or for NaN among the values.
     """
     names = _videos(parts)
-    draws = _usable(parts, names, _draws(len(names), resamples=resamples, seed=seed))
-    return Interval(*_percentiles(_drawn(parts, names, draws), confidence))
+    drawn = _drawn(parts, names, _draws(len(names), resamples=resamples, seed=seed))
+    return Interval(*_percentiles(drawn.means[drawn.usable], confidence))
 
 
 def paired_difference(
@@ -177,32 +178,31 @@ def composed_difference(
             f"{', '.join(alone[:5])}{' …' if len(alone) > 5 else ''} scored for one method only; a paired "
             "difference needs the same videos: leave these out of both"
         )
-    draws = _usable([*first, *second], names, _draws(len(names), resamples=resamples, seed=seed))
-    everything = torch.arange(len(names))[None]  # (1, V): each video once gives the mean itself
-    mean = float(_drawn(second, names, everything) - _drawn(first, names, everything))
-    gain = _drawn(second, names, draws) - _drawn(first, names, draws)  # (R,)
+    draws = _draws(len(names), resamples=resamples, seed=seed)
+    once = torch.ones(1, len(names), dtype=torch.float64)  # each video once gives the mean itself
+    before, after = (_drawn(parts, names, torch.cat([once, draws])) for parts in (first, second))
+    gain = after.means - before.means  # (1 + R,)
+    mean, gain = float(gain[0]), gain[1:][(before.usable & after.usable)[1:]]
     low, high = _percentiles(gain, confidence)
     better = (gain > 0).double().mean() + (gain == 0).double().mean() / 2
     return Difference(mean, low, high, math.nan if math.isnan(low) else float(better))
 
 
-def values_of(scores: Iterable[Score], metric: str) -> Measured:
-    """The values and weights of one metric by video, as the functions above take them.
+def measured_by_metric(scores: Iterable[Score]) -> dict[str, Measured]:
+    """The values and weights of every metric by video, as the functions above take them.
 
     Args:
         scores: of a report.
-        metric: a score's name.
 
     Returns:
-        A list per video that has any.
+        By the metric's name, a list per video that has any.
     """
-    values: dict[str, list[float]] = {}
-    weights: dict[str, list[float]] = {}
+    found: dict[str, tuple[dict[str, list[float]], dict[str, list[float]]]] = {}
     for score in scores:
-        if score.metric == metric:
-            values.setdefault(score.video, []).append(score.value)
-            weights.setdefault(score.video, []).append(score.weight)
-    return Measured(values, weights)
+        values, weights = found.setdefault(score.metric, ({}, {}))
+        values.setdefault(score.video, []).append(score.value)
+        weights.setdefault(score.video, []).append(score.weight)
+    return {metric: Measured(*both) for metric, both in found.items()}
 
 
 def _videos(parts: Sequence[Measured]) -> list[str]:
@@ -225,30 +225,31 @@ def _totals(part: Measured, names: Sequence[str]) -> tuple[Tensor, Tensor]:
     return torch.tensor(sums, dtype=torch.float64), torch.tensor(totals, dtype=torch.float64)
 
 
+@lru_cache(maxsize=2)  # a report asks for the same draws of the same number of videos once a metric
 def _draws(videos: int, *, resamples: int, seed: int) -> Tensor:
-    """(R, V) int64 videos drawn with replacement; (0, V) when there are too few to draw from."""
+    """(R, V) float64, how often each draw holds each video; (0, V) when there are too few to draw from."""
     if resamples < 1:
         raise ValueError(f"resamples is {resamples}, expected at least 1; 2000 give steady percentiles")
     if videos < 2:
-        return torch.empty(0, videos, dtype=torch.int64)
-    return torch.randint(videos, (resamples, videos), generator=torch.Generator().manual_seed(seed))
+        return torch.empty(0, videos, dtype=torch.float64)
+    drawn = torch.randint(videos, (resamples, videos), generator=torch.Generator().manual_seed(seed))
+    times = torch.zeros(resamples, videos, dtype=torch.float64)
+    return times.scatter_add_(1, drawn, torch.ones_like(times))
 
 
-def _usable(parts: Sequence[Measured], names: Sequence[str], draws: Tensor) -> Tensor:
-    """The draws (R', V) in which every part has something."""
-    usable = torch.ones(len(draws), dtype=torch.bool)
-    for part in parts:
-        usable &= _totals(part, names)[1][draws].sum(dim=1) > 0
-    return draws[usable]
+class _Drawn(NamedTuple):
+    """Per draw (R,) the mean of means, and whether every part has something in it."""
+
+    means: Tensor
+    usable: Tensor
 
 
-def _drawn(parts: Sequence[Measured], names: Sequence[str], draws: Tensor) -> Tensor:
-    """(R,) mean over the parts of their weighted means in each draw."""
-    means = []
-    for part in parts:
-        sums, weights = _totals(part, names)
-        means.append(sums[draws].sum(dim=1) / weights[draws].sum(dim=1))  # (R, V) -> (R,)
-    return torch.stack(means).mean(dim=0)
+def _drawn(parts: Sequence[Measured], names: Sequence[str], draws: Tensor) -> _Drawn:
+    """The mean over the parts of their weighted means, for each of the (R, V) draws."""
+    totals = [_totals(part, names) for part in parts]
+    sums = draws @ torch.stack([one for one, _ in totals], dim=1)  # (R, V) @ (V, P) -> (R, P)
+    weights = draws @ torch.stack([one for _, one in totals], dim=1)
+    return _Drawn((sums / weights).mean(dim=1), (weights > 0).all(dim=1))
 
 
 def _percentiles(drawn: Tensor, confidence: float) -> tuple[float, float]:

@@ -5,18 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from vosssl.data.listing import natural_order
-from vosssl.engine.report import COMPOSED, Report, format_table
-from vosssl.engine.significance import (
-    Difference,
-    Interval,
-    Measured,
-    composed_difference,
-    composed_interval,
-    values_of,
-)
+from vosssl.engine.report import Report, cell_text, clean, format_table, write_json
+from vosssl.engine.significance import Difference, Interval, Measured, composed_difference
 
 NAMED = 3  # examples in a message
 
@@ -40,7 +34,7 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str | float]],
     Returns:
         Lines that end with a newline.
     """
-    cells = [list(header), *([_cell(value) for value in row] for row in rows)]
+    cells = [list(header), *([cell_text(value) for value in row] for row in rows)]
     lines = [f"| {' | '.join(map(_escaped, row))} |" for row in cells]
     rule = f"| {' | '.join(['---', *['---:'] * (len(header) - 1)])} |"
     return "\n".join([*([title, ""] if title else []), lines[0], rule, *lines[1:], ""])
@@ -63,14 +57,9 @@ def report_markdown(report: Report, *, columns: Sequence[str] | None = None, int
     ]
     rows.append(["**mean**", *(report.mean(metric) for metric in columns)])
     if intervals:
-        rows.append(["95 % interval", *(interval_text(interval_of(report, metric)) for metric in columns)])
+        rows.append(["95 % interval", *(interval_text(report.interval(metric)) for metric in columns)])
     protocol = f"Protocol {report.protocol}, " if report.protocol else ""
     return markdown_table(["sequence", *columns], rows, title=f"{protocol}{len(report.videos)} sequences.")
-
-
-def interval_of(report: Report, metric: str) -> Interval:
-    """The 95 % interval of a metric's mean over the report's videos."""
-    return composed_interval(_parts(report, metric))
 
 
 def difference_of(first: Report, second: Report, metric: str) -> Difference:
@@ -84,16 +73,12 @@ def difference_of(first: Report, second: Report, metric: str) -> Difference:
     Returns:
         The difference with its interval.
     """
-    before, after = _parts(first, metric), _parts(second, metric)
+    before, after = first.measured(metric), second.measured(metric)
     videos = [{video for part in parts for video in part.values} for parts in (before, after)]
     shared = videos[0] & videos[1]
     if not shared:
         return Difference(*[math.nan] * 4)
     return composed_difference(*([_only(part, shared) for part in parts] for parts in (before, after)))
-
-
-def _parts(report: Report, metric: str) -> list[Measured]:
-    return [values_of(report.scores, part) for part in COMPOSED.get(metric, (metric,))]
 
 
 def _only(part: Measured, videos: set[str]) -> Measured:
@@ -186,6 +171,45 @@ class SideBySide:
         ]
         return "\n".join([*tables, *(line.replace("*", "\\*", 1) for line in self._footnotes())])
 
+    def as_dict(self) -> dict[str, Any]:
+        """Everything with full precision.
+
+        Returns:
+            `methods`, each with `protocol`, `global` and `intervals` as in a report; `differences`, each
+            method minus the first over so many shared `sequences`: per metric its `mean`, `interval` and
+            `better`, the share of draws in which it is ahead; `sequences`: what `metric` is of each method;
+            `notes`. None where there is no number.
+        """
+        (_, first), *others = self.reports.items()
+        return {
+            "methods": {
+                name: {
+                    "protocol": report.protocol,
+                    "global": clean(report.means()),
+                    "intervals": report.intervals(),
+                }
+                for name, report in self.reports.items()
+            },
+            "differences": {
+                name: {
+                    "minus": next(iter(self.reports)),
+                    "sequences": len({*first.videos} & {*other.videos}),
+                    "metrics": {m: _as_dict(difference_of(first, other, m)) for m in self.columns},
+                }
+                for name, other in others
+            },
+            "metric": self.metric,
+            "sequences": {
+                video: clean(dict(zip(self.reports, row, strict=True)))
+                for video, row in self._values_per_sequence().items()
+            },
+            "notes": list(self.notes),
+        }
+
+    def to_json(self, path: str | Path) -> None:
+        """Writes `as_dict`, atomically."""
+        write_json(path, self.as_dict())
+
     def _header(self) -> list[str]:
         return ["method", "sequences", *self.columns]
 
@@ -205,16 +229,25 @@ class SideBySide:
     def _per_sequence(self) -> Section:
         """A row per sequence of any report, the largest loss of the last report first."""
         first, *others = self.reports
-        values = {name: report.per_video(self.metric) for name, report in self.reports.items()}
-        videos = list(dict.fromkeys(video for report in self.reports.values() for video in report.videos))
         rows: list[list[str | float]] = []
-        for video in videos:
-            row = [values[name].get(video, math.nan) for name in self.reports]
+        for video, row in self._values_per_sequence().items():
             changes = [value - row[0] for value in row[1:]]
             rows.append([video, *row, *("-" if math.isnan(c) else f"{c:+.3f}" for c in changes)])
         rows.sort(key=lambda row: _sort_key(row, len(others)))
         header = ["sequence", *self.reports, *(f"{other} - {first}" for other in others)]
         return Section(f"{self.metric} per sequence", header, rows)
+
+    def _values_per_sequence(self) -> dict[str, list[float]]:
+        """What the metric is in each sequence of any report, a value per report; NaN where it has none."""
+        values = [report.per_video(self.metric) for report in self.reports.values()]
+        videos = dict.fromkeys(video for report in self.reports.values() for video in report.videos)
+        return {video: [known.get(video, math.nan) for known in values] for video in videos}
+
+
+def _as_dict(difference: Difference) -> dict[str, Any]:
+    ends = clean({"low": difference.low, "high": difference.high})
+    numbers: dict[str, Any] = clean({"mean": difference.mean, "better": difference.better})
+    return numbers | {"interval": None if ends["low"] is None else [*ends.values()]}
 
 
 def _sort_key(row: Sequence[str | float], others: int) -> tuple[bool, float]:
@@ -228,7 +261,7 @@ def _sort_key(row: Sequence[str | float], others: int) -> tuple[bool, float]:
 
 def _mean_text(report: Report, metric: str) -> str:
     mean = report.mean(metric)
-    return "-" if math.isnan(mean) else f"{mean:.3f} {interval_text(interval_of(report, metric))}"
+    return "-" if math.isnan(mean) else f"{mean:.3f} {interval_text(report.interval(metric))}"
 
 
 def _other_truth(name: str, first: Report, other_name: str, other: Report) -> list[str]:
@@ -264,12 +297,6 @@ def _last_frames(report: Report) -> dict[str, str]:
 def _named(names: Sequence[str], what: str) -> str:
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return f"{what}{'s' if len(names) > 1 else ''} {', '.join(names[:NAMED])}{more}"
-
-
-def _cell(value: str | float) -> str:
-    if isinstance(value, str):
-        return value
-    return "-" if math.isnan(value) else f"{value:.3f}"
 
 
 def _escaped(text: str) -> str:

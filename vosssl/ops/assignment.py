@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 
@@ -22,5 +21,7 @@ def optimal_assignment(score: Tensor) -> tuple[Tensor, Tensor]:
     """
     if score.ndim != 2 or not bool(score.isfinite().all()):
         raise ValueError(f"score is {tuple(score.shape)}, expected a finite (R, C) matrix")
+    from scipy.optimize import linear_sum_assignment  # half a second that J and F of given ids never need
+
     rows, columns = linear_sum_assignment(score.detach().cpu().numpy(), maximize=True)
     return torch.from_numpy(rows), torch.from_numpy(columns)
