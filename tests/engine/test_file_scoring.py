@@ -210,3 +210,125 @@ def test_a_protocol_under_which_nothing_is_scored_is_an_error(tmp_path: Path) ->
         write_labels(tmp_path / "predicted" / "a" / f"{frame}.png", labels)
     with pytest.raises(ValueError, match="nothing is scored under vos-benchmark"):
         evaluate(tmp_path / "predicted", tmp_path / "truth", "vos-benchmark")
+
+
+def test_a_sequence_too_short_is_left_out_and_named(
+    folders: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = evaluate(*folders, "davis17-val")
+    for side in folders:
+        write(side / "short", moving(2))
+    report = evaluate(*folders, "davis17-val")
+    assert report.means() == expected.means()
+    assert list(report.scores) == list(expected.scores)
+    assert "nothing is scored in short: too short" in report.facts["incomplete"]
+    assert report.facts["incomplete"].startswith("3 of the 30 sequences")
+    assert "leaves out of its means: short" in caplog.text
+    with pytest.raises(ValueError, match="every sequence is too short"):
+        evaluate(*folders, "davis17-val", sequences=["short"])
+
+
+def test_frames_of_a_set_weigh_the_same_where_a_protocol_says_so(tmp_path: Path) -> None:
+    """Two frames of J 0 and six of J 1; the last frame has nothing on either side and does not count."""
+    labels = torch.zeros(9, 40, 60, dtype=torch.uint8)
+    labels[:8, 5:15, 5:15] = 255
+    write(tmp_path / "gt/few", labels[:2])
+    write(tmp_path / "gt/many", labels[2:])
+    write(tmp_path / "pred/few", torch.zeros_like(labels[:2]))
+    write(tmp_path / "pred/many", labels[2:].clamp(max=1))
+    for name in ("fbms59", "segtrack2"):
+        assert evaluate(tmp_path / "pred", tmp_path / "gt", name).mean("J") == 6 / 8
+    sequences = replace(load_protocol("fbms59"), average="objects")
+    assert evaluate(tmp_path / "pred", tmp_path / "gt", sequences).mean("J") == 1 / 2
+
+
+def test_an_object_of_the_first_frame_alone_counts_in_mosev2(tmp_path: Path) -> None:
+    truth = moving()
+    truth[1:][truth[1:] == 2] = 0
+    predicted = truth.clone()
+    predicted[3, 22:34, 10:24] = 2
+    write(tmp_path / "gt/a", truth)
+    write(tmp_path / "pred/a", predicted)
+    values = {
+        name: {
+            s.object: s.value
+            for s in evaluate(tmp_path / "pred", tmp_path / "gt", name).scores
+            if s.metric == "J"
+        }
+        for name in ("mose2-val", "mose-val")
+    }
+    assert values == {"mose2-val": {1: 1.0, 2: 0.75}, "mose-val": {1: 1.0}}
+
+
+def test_only_the_central_square_is_scored_where_a_protocol_crops(tmp_path: Path) -> None:
+    truth = torch.zeros(2, 40, 60, dtype=torch.uint8)
+    truth[:, 10:30, 10:30] = 1
+    predicted = truth.clone()
+    predicted[:, :, :10] = 2
+    predicted[:, :, 50:] = 3  # all beyond the square
+    write(tmp_path / "gt/a", truth)
+    write(tmp_path / "pred/a", predicted)
+    square = replace(load_protocol("ytvis2021"), size=None, metrics=("video/ari",))
+    assert evaluate(tmp_path / "pred", tmp_path / "gt", square).mean("video/ari") == 1.0
+    whole = replace(square, crop="none")
+    assert evaluate(tmp_path / "pred", tmp_path / "gt", whole).mean("video/ari") < 1.0
+
+
+def columns(mask: Tensor) -> dict[str, Any]:
+    """Uncompressed run lengths of a (H, W) mask: down the columns, background first."""
+    flat = mask.T.flatten().int()
+    ends = (flat.diff().nonzero().flatten() + 1).tolist()
+    counts = torch.tensor([0, *ends, len(flat)]).diff().tolist()
+    return {"size": list(mask.shape), "counts": [0, *counts] if flat[0] else counts}
+
+
+def as_coco(path: Path, videos: dict[str, Tensor]) -> None:
+    content: dict[str, Any] = {"videos": [], "annotations": []}
+    for number, (name, maps) in enumerate(videos.items(), 1):
+        files = [f"{name}/{place:05d}.jpg" for place in range(len(maps))]
+        size = {"height": maps.shape[1], "width": maps.shape[2]}
+        content["videos"].append({"id": number, "file_names": files} | size)
+        for identity in range(1, int(maps.max()) + 1):
+            runs = [columns(one == identity) if bool((one == identity).any()) else None for one in maps]
+            content["annotations"].append({"id": identity, "video_id": number, "segmentations": runs})
+    path.write_text(json.dumps(content))
+
+
+def as_burst(path: Path, videos: dict[str, Tensor]) -> None:
+    sequences = []
+    for name, maps in videos.items():
+        tracks = [
+            {str(i): {"rle": columns(one == i)} for i in range(1, 255) if bool((one == i).any())}
+            for one in maps
+        ]
+        files = [f"{place:05d}.jpg" for place in range(len(maps))]
+        size = {"height": maps.shape[1], "width": maps.shape[2]}
+        sequences.append({"seq_name": name, "annotated_image_paths": files, "segmentations": tracks} | size)
+    path.write_text(json.dumps({"sequences": sequences, "split": "val"}))
+
+
+@pytest.mark.parametrize("write_json", [as_coco, as_burst])
+def test_truth_as_json_scores_as_the_same_truth_as_images(
+    folders: tuple[Path, Path], tmp_path: Path, write_json: Any
+) -> None:
+    late = moving(9, speed=2)  # object 2 goes and comes back
+    late[5:7][late[5:7] == 2] = 0
+    write(tmp_path / "gt/b", late)
+    path = tmp_path / "truth.json"
+    write_json(path, {"a": moving(6, speed=2), "b": late})
+    names = ["davis17-val", "vos-benchmark", "davis17-unsupervised", "sav-val", "movi-d", "burst-jf"]
+    images = evaluate(*folders, names)
+    for workers, cache in ((1, None), (2, tmp_path / "cache"), (1, tmp_path / "cache")):
+        for one, other in zip(
+            images, evaluate(folders[0], path, names, workers=workers, cache=cache), strict=True
+        ):
+            assert list(one.scores) == list(other.scores)
+            assert list(one.curves) == list(other.curves)
+
+
+def test_a_changed_json_truth_is_scored_again(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    path = tmp_path / "truth.json"
+    as_coco(path, {"a": moving(6), "b": moving(9)})
+    assert evaluate(folders[0], path, cache=tmp_path / "cache").mean("J") == 1.0
+    as_coco(path, {"a": moving(6, speed=3), "b": moving(9)})
+    assert evaluate(folders[0], path, cache=tmp_path / "cache").mean("J") < 1.0

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -52,11 +53,30 @@ class LabelFolders(Predictions):
     def frames(self, sequence: str) -> tuple[str, ...]:
         return tuple(self._names(sequence))
 
+    @property
+    def folders(self) -> Mapping[str, str]:
+        """Sequence name -> its folder, relative to `path`."""
+        return MappingProxyType(self._folders)
+
+    def file(self, sequence: str, frame: str) -> Path:
+        """The image of one frame.
+
+        Raises:
+            FileNotFoundError: no such sequence or frame.
+        """
+        name = self._names(sequence).get(frame)
+        if name is None:
+            raise self._no_frame(sequence, frame)
+        return self.path / f"{self._folders[sequence]}/{name}"
+
+    def sources(self, sequence: str) -> Iterator[Path]:
+        return (self.file(sequence, frame) for frame in self.frames(sequence))
+
     def where(self, sequence: str, frame: str) -> str:
-        return str(self._file(sequence, frame))
+        return str(self.file(sequence, frame))
 
     def _labels(self, sequence: str, frame: str) -> Tensor:
-        path = self._file(sequence, frame)
+        path = self.file(sequence, frame)
         if self.kind == "binary":
             return read_labels(path, binary=True)
         if self.kind == "colours":
@@ -64,12 +84,6 @@ class LabelFolders(Predictions):
         labels = read_labels(path, palette=self.palette if self.kind == "auto" else None)
         require_ids(labels, path)
         return labels
-
-    def _file(self, sequence: str, frame: str) -> Path:
-        name = self._names(sequence).get(frame)
-        if name is None:
-            raise self._no_frame(sequence, frame)
-        return self.path / f"{self._folders[sequence]}/{name}"
 
     def _names(self, sequence: str) -> dict[str, str]:
         """Frame name -> file name, in order."""
@@ -112,6 +126,17 @@ class ObjectFolders(Predictions):
 
     def where(self, sequence: str, frame: str) -> str:
         return str(self.path / self._folders[sequence] / "*" / frame)
+
+    def sources(self, sequence: str) -> Iterator[Path]:
+        files = self._names(sequence)
+        return (self.path / self._folders[sequence] / name for one in files.values() for name in one.values())
+
+    def object_frames(self, sequence: str) -> Mapping[int, tuple[str, ...]]:
+        found: dict[int, list[str]] = {}
+        for frame, files in self._names(sequence).items():
+            for identity in files:
+                found.setdefault(identity, []).append(frame)
+        return {identity: tuple(found[identity]) for identity in sorted(found)}
 
     def _labels(self, sequence: str, frame: str) -> Tensor:
         ids, masks = self._masks(sequence, frame)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,6 +67,11 @@ class NpzFiles(Predictions):
 
     def frames(self, sequence: str) -> tuple[str, ...]:
         return self._reader(sequence).frames
+
+    def sources(self, sequence: str) -> Iterator[Path]:
+        if sequence not in self._files:
+            raise self._no_sequence(sequence)
+        yield self.path / self._files[sequence]
 
     def where(self, sequence: str, frame: str) -> str:
         return f"{self.path / self._files[sequence]}, frame {frame}"

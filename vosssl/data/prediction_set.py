@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -58,6 +58,23 @@ class Predictions(ABC):
     @abstractmethod
     def where(self, sequence: str, frame: str) -> str:
         """The file, and the place in it, of one frame; for messages."""
+
+    def sources(self, sequence: str) -> Iterator[Path]:
+        """The files that a sequence is read from."""
+        self.frames(sequence)  # raises where there is no such sequence
+        yield self.path
+
+    def object_frames(self, sequence: str) -> Mapping[int, tuple[str, ...]] | None:
+        """The frames for which each object has a mask of its own, if only an empty one.
+
+        Args:
+            sequence: its name.
+
+        Returns:
+            id -> frame names in order; None where frames hold all objects together.
+        """
+        self.frames(sequence)
+        return None
 
     @abstractmethod
     def _labels(self, sequence: str, frame: str) -> Tensor:

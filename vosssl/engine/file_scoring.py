@@ -18,12 +18,16 @@ from typing import NamedTuple, overload
 
 import torch
 from torch import Tensor
+from torchvision.transforms.functional import center_crop
 from tqdm import tqdm
 
 from vosssl.data.io import read_labels
 from vosssl.data.prediction_folders import LabelFolders
+from vosssl.data.prediction_set import some
 from vosssl.data.predictions import Kind, Predictions, open_predictions
 from vosssl.engine.categories import object_groups
+from vosssl.engine.object_frames import object_frames, scored_frames_of
+from vosssl.engine.object_scoring import ObjectScorer
 from vosssl.engine.protocol import EvalProtocol, load_protocol
 from vosssl.engine.report import Report
 from vosssl.engine.score_cache import ScoreCache, SequenceScores
@@ -102,7 +106,8 @@ def evaluate(
     Raises:
         FileNotFoundError: no such folder, or a scored frame has no prediction; names it.
         ValueError: an unknown protocol, a damaged file, a prediction of another size, ids that the protocol
-            does not allow.
+            does not allow, or nothing to score. A single sequence in which nothing is scored is left out of
+            the means, and named in the report's `incomplete`.
     """
     wanted = protocol if isinstance(protocol, (list, tuple)) else [protocol]
     protocols = tuple(load_protocol(one) for one in wanted)
@@ -119,12 +124,15 @@ def evaluate(
     for name, scores in _score_all(work, missing, workers=workers, progress=progress):
         store.save(name, scores)
         found[name] = scores
-    reports = [_report(one, [found[name][place] for name in chosen]) for place, one in enumerate(protocols)]
+    reports = [
+        _report(one, chosen, [found[name][place] for name in chosen]) for place, one in enumerate(protocols)
+    ]
     for report in reports:
         if not report.scores:
             raise ValueError(
                 f"nothing is scored under {report.protocol}: no object of ids 1..254 in {work.truth.path} "
-                "(0 and 255 only, as in DAVIS 2016? then use davis16-val, or leave this protocol out)"
+                "(0 and 255 only, as in DAVIS 2016? then use davis16-val, or leave this protocol out), or "
+                "every sequence is too short for it"
             )
     return reports if isinstance(protocol, (list, tuple)) else reports[0]
 
@@ -143,10 +151,10 @@ class TrueFolders(LabelFolders):
     """
 
     def __init__(self, opened: LabelFolders) -> None:
-        super().__init__(opened.path, opened._folders, kind="labels", palette=opened.palette)
+        super().__init__(opened.path, opened.folders, kind="labels", palette=opened.palette)
 
     def _labels(self, sequence: str, frame: str) -> Tensor:
-        return read_labels(self._file(sequence, frame))
+        return read_labels(self.file(sequence, frame))
 
 
 @dataclass(frozen=True)
@@ -173,6 +181,7 @@ class _Scorers(NamedTuple):
 
     regions: JFScorer | None
     segments: SegmentationScorer | None
+    objects: ObjectScorer | None
 
 
 def _chosen(work: _Work, sequences: Sequence[str] | None) -> list[str]:
@@ -200,11 +209,8 @@ def _chosen(work: _Work, sequences: Sequence[str] | None) -> list[str]:
 
 def _units(work: _Work, sequence: str) -> Iterator[_Unit]:
     frames = work.truth.frames(sequence)
-    last = len(frames) - 1
-    scored = [
-        tuple(not ((p.skip_first and place == 0) or (p.skip_last and place == last)) for p in work.protocols)
-        for place in range(len(frames))
-    ]
+    chosen = [scored_frames_of(work.truth, sequence, protocol) for protocol in work.protocols]
+    scored = [tuple(frame in names for names in chosen) for frame in frames]
     for start in range(0, len(frames), UNIT):
         part = slice(start, start + UNIT)
         yield _Unit(sequence, start == 0, list(frames[part]), scored[part])
@@ -238,13 +244,17 @@ def _absorb(before: _Scorers, later: _Scorers) -> None:
         before.regions.absorb(later.regions)
     if before.segments is not None and later.segments is not None:
         before.segments.absorb(later.segments)
+    if before.objects is not None and later.objects is not None:
+        before.objects.absorb(later.objects)
 
 
 def _finish(work: _Work, sequence: str, scorers: list[_Scorers]) -> SequenceScores:
     results = []
-    for protocol, (regions, segments) in zip(work.protocols, scorers, strict=True):
+    for protocol, (regions, segments, objects) in zip(work.protocols, scorers, strict=True):
         groups = object_groups(work.truth.path, sequence) if protocol.split == "seen-unseen" else None
-        scores, curves = regions.finish(groups=groups) if regions is not None else ([], [])
+        scores, curves = objects.finish() if objects is not None else ([], [])
+        if regions is not None and regions.scored:
+            scores, curves = regions.finish(groups=groups)
         results.append(([*(segments.finish() if segments is not None else []), *scores], curves))
     return results
 
@@ -291,23 +301,44 @@ def _score_unit(work: _Work, unit: _Unit) -> list[_Scorers]:
     )  # after this glibc keeps freed arrays: a quarter less time in J and F
     scorers = [
         _Scorers(
-            JFScorer(unit.sequence, protocol) if protocol.region_metrics else None,
+            JFScorer(unit.sequence, protocol) if protocol.region_metrics and not one_by_one else None,
             SegmentationScorer(unit.sequence, protocol) if protocol.segmentation_metrics else None,
+            ObjectScorer(unit.sequence, protocol, frames=object_frames(work.truth, unit.sequence, protocol))
+            if one_by_one
+            else None,
         )
         for protocol in work.protocols
+        for one_by_one in (protocol.scores_whole_masks,)
     ]
-    if unit.first:
+    beginning = [one.regions for one in scorers if unit.first and one.regions is not None]
+    if beginning:
         truth = work.truth.labels(unit.sequence, unit.frames[0])
-        for regions, _ in scorers:
-            if regions is not None:
-                regions.begin(truth)
+        for regions in beginning:
+            regions.begin(truth)
     wanted = [place for place, scored in enumerate(unit.scored) if any(scored)]
     for start in range(0, len(wanted), TOGETHER):
-        _score_frames(work, unit, wanted[start : start + TOGETHER], scorers)
+        places = wanted[start : start + TOGETHER]
+        if any(protocol.frames == "video" for protocol in work.protocols):
+            _score_frames(work, unit, places, scorers)
+        if any(protocol.frames != "video" for protocol in work.protocols):
+            _score_masks(work, unit, places, scorers)
     return scorers
 
 
+def _score_masks(work: _Work, unit: _Unit, places: list[int], scorers: list[_Scorers]) -> None:
+    """Scores frames object by object, where a protocol asks for that."""
+    for frame in places:
+        name = unit.frames[frame]
+        true = work.truth.masks(unit.sequence, name)
+        height, width = true.masks.shape[1:]
+        predicted = work.predictions.masks(unit.sequence, name, size=(height, width), resize=work.resize)
+        for scored, (_, _, objects) in zip(unit.scored[frame], scorers, strict=True):
+            if objects is not None and scored:
+                objects.update((name,), (predicted,), (true,))
+
+
 def _score_frames(work: _Work, unit: _Unit, places: list[int], scorers: list[_Scorers]) -> None:
+    """Scores label maps."""
     names = [unit.frames[place] for place in places]
     true = [work.truth.labels(unit.sequence, name) for name in names]
     predicted = [
@@ -318,12 +349,14 @@ def _score_frames(work: _Work, unit: _Unit, places: list[int], scorers: list[_Sc
         raise ValueError(f"true labels of {unit.sequence} in {work.truth.path} are not all of one size")
     maps = predicted, true
     traced = {}
-    for place, (protocol, (regions, segments)) in enumerate(zip(work.protocols, scorers, strict=True)):
-        if protocol.size not in traced:
-            size = protocol.size
-            pair = maps if size is None else [[resize_labels(one, size) for one in side] for side in maps]
-            traced[size] = trace(pair[0], pair[1]), pair[0][0].numel()
-        outlines, pixels = traced[protocol.size]
+    for place, (protocol, (regions, segments, _)) in enumerate(zip(work.protocols, scorers, strict=True)):
+        if regions is None and segments is None:
+            continue
+        shape = protocol.crop, protocol.size
+        if shape not in traced:
+            pair = [[_shaped(one, protocol) for one in side] for side in maps]
+            traced[shape] = trace(pair[0], pair[1]), pair[0][0].numel()
+        outlines, pixels = traced[shape]
         scored = [unit.scored[frame][place] for frame in places]
         if regions is not None:
             regions.update_all(names, outlines, scored=scored)
@@ -333,10 +366,25 @@ def _score_frames(work: _Work, unit: _Unit, places: list[int], scorers: list[_Sc
                     segments.update_table(table)
 
 
-def _report(protocol: EvalProtocol, sequences: SequenceScores) -> Report:
+def _shaped(labels: Tensor, protocol: EvalProtocol) -> Tensor:
+    """(H, W) labels, cropped and resized as the protocol says."""
+    if protocol.crop == "center":
+        labels = center_crop(labels, [min(labels.shape)])
+    return labels if protocol.size is None else resize_labels(labels, protocol.size)
+
+
+def _report(protocol: EvalProtocol, names: list[str], sequences: SequenceScores) -> Report:
     scores = [score for one, _ in sequences for score in one]
     curves = [curve for _, one in sequences for curve in one]
     facts = {"compare_with": protocol.compare_with, "source": protocol.source}
+    empty = [name for name, (one, _) in zip(names, sequences, strict=True) if not one]
+    gaps = []
     if protocol.videos and len(sequences) != protocol.videos:
-        facts["incomplete"] = f"{len(sequences)} of the {protocol.videos} sequences of {protocol.name}"
+        gaps.append(f"{len(sequences)} of the {protocol.videos} sequences of {protocol.name}")
+    if empty:
+        gaps.append(f"nothing is scored in {some(empty)}: too short, or no object in a scored frame")
+    if gaps:
+        facts["incomplete"] = "; ".join(gaps)
+    if empty and scores:
+        log.warning("%s leaves out of its means: %s (too short, or no object)", protocol.name, some(empty))
     return Report(scores, protocol=protocol.name, curves=curves, facts=facts)

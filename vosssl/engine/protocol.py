@@ -4,7 +4,7 @@ line."""
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,8 @@ import yaml
 import vosssl
 
 Task = Literal["semi-supervised", "unsupervised"]
-Objects = Literal["first-frame", "any-frame"]
+Objects = Literal["first-frame", "any-frame", "first-or-any"]
+Frames = Literal["video", "object", "listed"]
 Counted = Literal["always", "from-first", "after-first", "first-seen"]
 SEGMENTATION = ("fg_ari", "ari", "mbo", "miou")
 METRICS = ("J", "F", *(f"{scope}/{name}" for scope in ("video", "image") for name in SEGMENTATION))
@@ -30,8 +31,13 @@ class EvalProtocol:
         prompt: whether the method is given the labels of the first frame.
         skip_first: the first frame is not scored.
         skip_last: the last frame is not scored.
+        frames: whose first and last. `video`: the video's. `object`: each object is scored by itself, over
+            the frames in which the truth has a file of it, by its whole mask where masks overlap too; a truth
+            without files per object has the video's frames. `listed`: likewise, over the range that the
+            truth's `*_meta.json` gives the object, see `engine/object_frames.py`.
         objects: `first-frame`: ids 1..n, n the largest in the first frame's truth (an id that nobody uses
-            counts, a late object does not); `any-frame`: the ids that occur in the truth of a scored frame.
+            counts, a late object does not); `any-frame`: the ids that occur in the truth of a scored frame;
+            `first-or-any`: those, and the ids of the first frame.
         void: truth 255 is cut out of both masks; otherwise it is background.
         merge_truth: every truth value above 0, 255 included, is the one object.
         merge_predictions: every predicted id is the one object.
@@ -41,10 +47,13 @@ class EvalProtocol:
         counted: frames of an object that count. `always`: all that are scored; `from-first`: from the one in
             which the truth shows it first; `after-first`: without that one; `first-seen`: from the first in
             which truth or prediction shows it.
+        average: J and F of a set are means over `objects`, or over `frames`: each in which truth or
+            prediction shows the object weighs the same, the others do not count.
         split: `seen-unseen`: J and F also by whether an object's category was in the training set, and `G`,
             the mean of the four, see `engine/categories.py`.
         chunk: `video/…` metrics are of pieces of so many frames, what is left over at the end is dropped;
             None: of whole videos.
+        crop: `center`: both are cut to the largest central square before anything else.
         size: (H, W) to which both are brought (nearest pixel) before scoring; None: the truth's.
         background: the background is a true object for mBO and mIoU.
         skip_empty: frames and videos without any true object do not count for ARI; otherwise they score 1.
@@ -58,6 +67,7 @@ class EvalProtocol:
     prompt: Literal["first-frame", "none"] = "first-frame"
     skip_first: bool = False
     skip_last: bool = False
+    frames: Frames = "video"
     objects: Objects = "first-frame"
     void: bool = False
     merge_truth: bool = False
@@ -66,8 +76,10 @@ class EvalProtocol:
     max_proposals: int | None = None
     metrics: tuple[str, ...] = ("J", "F")
     counted: Counted = "always"
+    average: Literal["objects", "frames"] = "objects"
     split: Literal["none", "seen-unseen"] = "none"
     chunk: int | None = None
+    crop: Literal["none", "center"] = "none"
     size: tuple[int, int] | None = None
     background: bool = False
     skip_empty: bool = False
@@ -79,6 +91,34 @@ class EvalProtocol:
     def region_metrics(self) -> bool:
         """Whether J and F are measured."""
         return "J" in self.metrics or "F" in self.metrics
+
+    @property
+    def scores_whole_masks(self) -> bool:
+        """Whether objects are scored one by one, over frames of their own."""
+        flat = (self.void, self.merge_truth, self.merge_predictions, self.segmentation_metrics, self.size)
+        return (
+            self.frames != "video"
+            and self.task == "semi-supervised"
+            and self.objects == "any-frame"
+            and self.crop == "none"
+            and self.average == "objects"
+            and not any(flat)
+        )
+
+    def first_counted(self, shown: Sequence[tuple[bool, bool]]) -> int:
+        """The first of an object's frames that counts.
+
+        Args:
+            shown: for each scored frame whether the truth and whether the prediction shows the object.
+
+        Returns:
+            A position; the number of frames when none counts.
+        """
+        if self.counted == "always":
+            return 0
+        either = self.counted == "first-seen"
+        first = next((place for place, (true, found) in enumerate(shown) if true or (either and found)), 0)
+        return first + (self.counted == "after-first")
 
     @property
     def segmentation_metrics(self) -> bool:
@@ -137,15 +177,24 @@ def load_protocol(name: str | Path | EvalProtocol) -> EvalProtocol:
     for field in ("metrics", "size"):
         if content.get(field) is not None:
             content[field] = tuple(content[field])
-    return EvalProtocol(**content)
+    protocol = EvalProtocol(**content)
+    if protocol.frames != "video" and not protocol.scores_whole_masks:
+        raise ValueError(
+            f"protocol {path} has frames: {protocol.frames}, which goes with semi-supervised J and F alone: "
+            "no void, merged ids, crop, size, or ids of the first frame"
+        )
+    return protocol
 
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "task": ("semi-supervised", "unsupervised"),
     "prompt": ("first-frame", "none"),
-    "objects": ("first-frame", "any-frame"),
+    "frames": ("video", "object", "listed"),
+    "objects": ("first-frame", "any-frame", "first-or-any"),
     "extra_ids": ("error", "ignore"),
     "counted": ("always", "from-first", "after-first", "first-seen"),
+    "average": ("objects", "frames"),
+    "crop": ("none", "center"),
     "split": ("none", "seen-unseen"),
 } | dict.fromkeys(
     ("skip_first", "skip_last", "void", "merge_truth", "merge_predictions", "background", "skip_empty"),

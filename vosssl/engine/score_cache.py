@@ -18,7 +18,15 @@ from vosssl.engine.scoring import Curve
 from vosssl.metrics.score import Score
 
 SequenceScores = list[tuple[list[Score], list[Curve]]]  # one pair per protocol
-_CODE = ("metrics", "ops", "engine/scoring.py", "engine/file_scoring.py", "engine/categories.py", "data")
+_CODE = (
+    "metrics",
+    "ops",
+    "data",
+    *(
+        f"engine/{name}.py"
+        for name in ("scoring", "object_scoring", "object_frames", "file_scoring", "categories")
+    ),
+)
 
 
 class ScoreCache:
@@ -88,11 +96,8 @@ class ScoreCache:
 
 def _files(side: Predictions, sequence: str) -> Iterator[tuple[str, int, int]]:
     """Path, size and time of every file that a sequence is read from."""
-    frames = side.frames(sequence) if sequence in side.sequences else ()
-    for frame in frames:
-        named = Path(side.where(sequence, frame))
-        found = sorted(named.parent.parent.glob(f"*/{named.name}.*")) if named.parent.name == "*" else [named]
-        yield from (_state(path if path.exists() else side.path) for path in found)
+    if sequence in side.sequences:
+        yield from map(_state, side.sources(sequence))
 
 
 def _state(path: Path) -> tuple[str, int, int]:
@@ -101,7 +106,8 @@ def _state(path: Path) -> tuple[str, int, int]:
 
 
 def _categories(truth: Path) -> list[Path]:
-    return [path for folder in (truth, truth.parent) if (path := folder / "meta.json").is_file()]
+    """Files beside the truth that say more of its objects: categories, ranges of frames."""
+    return [path for folder in (truth, truth.parent) for path in sorted(folder.glob("*meta.json"))]
 
 
 @cache

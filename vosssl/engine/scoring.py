@@ -52,15 +52,27 @@ class JFScorer:
     """
 
     def __init__(self, video: str, protocol: EvalProtocol) -> None:
+        if protocol.frames != "video":
+            raise ValueError(
+                f"{protocol.name} scores each object over frames of its own, which label maps do not tell; "
+                "score files with evaluate(), or use vos-benchmark"
+            )
         self.video = video
         self.protocol = protocol
         self.count: int | None = None  # n, the largest id of the first frame
+        self._first: tuple[int, ...] = ()  # its ids
         self._parts: list[_Part] = []
 
     def begin(self, truth: Tensor) -> None:
         """Takes note of the objects in the first frame's truth, (H, W) uint8, scored or not."""
         ids = object_ids(truth.clamp(max=1) if self.protocol.merge_truth else truth)
         self.count = max(ids, default=0)
+        self._first = tuple(ids)
+
+    @property
+    def scored(self) -> bool:
+        """Whether any frame was scored."""
+        return any(part.frames for part in self._parts)
 
     def update(self, frame: str, predicted: Tensor, truth: Tensor) -> None:
         """Scores one frame: its name and two (H, W) uint8 label maps; see `update_all`."""
@@ -100,7 +112,8 @@ class JFScorer:
 
     def absorb(self, later: JFScorer) -> None:
         """Appends what another scorer found in later frames of this video."""
-        self.count = later.count if self.count is None else self.count
+        if self.count is None:
+            self.count, self._first = later.count, later._first
         self._parts += later._parts
 
     def finish(self, *, groups: Mapping[int, str] | None = None) -> tuple[list[Score], list[Curve]]:
@@ -129,38 +142,39 @@ class JFScorer:
         objects, j, f = self._matched(self._objects()) if matched else self._paired(self._objects())
         scores, curves = [], []
         for place, identity in enumerate(objects):
-            start = self._start(identity)
-            for metric, values in (("J", j[place, start:]), ("F", f[place, start:])):
-                if not len(values):
-                    continue  # it appears in the last frame, and that one does not count
-                stats = statistics(values)
-                for suffix, value in (("", stats.mean), ("/recall", stats.recall), ("/decay", stats.decay)):
-                    scores.append(Score(self.video, identity, metric + suffix, value))
-                if groups is not None:
-                    scores.append(Score(self.video, identity, f"{metric}/{groups[identity]}", stats.mean))
-                curves.append(
-                    Curve(self.video, identity, metric, tuple(frames[start:]), tuple(values.tolist()))
-                )
+            kept = self._counted(identity)
+            if not kept:
+                continue  # it appears in the last frame, and that one does not count
+            object_scores, object_curves = score_object(
+                self.video,
+                identity,
+                [frames[index] for index in kept],
+                FrameJF(j[place, kept], f[place, kept]),
+                group=None if groups is None else groups[identity],
+                weight=len(kept) if self.protocol.average == "frames" else 1.0,
+            )
+            scores += object_scores
+            curves += object_curves
         return scores, curves
 
     def _objects(self) -> list[int]:
         if self.protocol.objects == "first-frame":
             assert self.count is not None, "begin comes first"
             return list(range(1, self.count + 1))
-        return sorted(set().union(*(ids for part in self._parts for ids in part.true)))
+        first = self._first if self.protocol.objects == "first-or-any" else ()
+        return sorted(set(first).union(*(ids for part in self._parts for ids in part.true)))
 
-    def _start(self, identity: int) -> int:
-        """The first scored frame that counts for an object."""
-        if self.protocol.counted == "always":
-            return 0
-        either = self.protocol.counted == "first-seen"
-        shown = (
-            identity in true or (either and identity in predicted)
+    def _counted(self, identity: int) -> list[int]:
+        """The scored frames that count for an object, as positions."""
+        shown = [
+            (identity in true, identity in predicted)
             for part in self._parts
             for predicted, true in zip(part.predicted, part.true, strict=True)
-        )
-        first = next((place for place, here in enumerate(shown) if here), 0)
-        return first + (self.protocol.counted == "after-first")
+        ]
+        start = self.protocol.first_counted(shown)
+        if self.protocol.average == "objects":
+            return list(range(start, len(shown)))
+        return [place for place in range(start, len(shown)) if any(shown[place])]
 
     def _check_proposals(self, predicted: list[tuple[int, ...]]) -> None:
         limit = self.protocol.max_proposals
@@ -223,6 +237,38 @@ class JFScorer:
             )
             blocks.append(part.values[which][rows][:, columns])
         return torch.cat(blocks, dim=2)
+
+
+def score_object(
+    video: str,
+    identity: int,
+    frames: Sequence[str],
+    values: FrameJF,
+    *,
+    group: str | None = None,
+    weight: float = 1.0,
+) -> tuple[list[Score], list[Curve]]:
+    """Scores and curves of one object.
+
+    Args:
+        video: name of its sequence.
+        identity: its id.
+        frames: names of the T > 0 frames that count.
+        values: (T,) J and F in them.
+        group: by which J and F are also listed, such as `seen`.
+        weight: of the object in the mean of a set.
+
+    Returns:
+        J, F, their recall and decay; a curve of each.
+    """
+    scores, curves = [], []
+    for metric, column in (("J", values.j), ("F", values.f)):
+        stats = statistics(column)
+        named = [("", stats.mean), ("/recall", stats.recall), ("/decay", stats.decay)]
+        named += [] if group is None else [(f"/{group}", stats.mean)]
+        scores += [Score(video, identity, metric + suffix, value, weight) for suffix, value in named]
+        curves.append(Curve(video, identity, metric, tuple(frames), tuple(column.tolist())))
+    return scores, curves
 
 
 def _nothing(outlines: Outlines) -> FrameJF:
