@@ -306,6 +306,16 @@ def test_sequences_are_sorted_by_either_method_and_by_their_difference(page: Bro
 
 
 @pytest.mark.browser
+def test_the_last_row_has_the_difference_of_the_means_with_its_interval(page: Browser) -> None:
+    shown = page.script("return document.querySelector('#overview-table tfoot').textContent")
+    summary = page.script("return document.querySelector('.difference').textContent")
+    assert shown.startswith("mean")
+    change, interval = re.findall(r"[+-][0-9.]+", summary)[:1], re.findall(r"\[[^]]+]", summary)[0]
+    assert change[0] in shown and interval in shown
+    assert page.script("return document.querySelector('.shift .range').getBoundingClientRect().width > 0")
+
+
+@pytest.mark.browser
 def test_a_worst_object_leads_to_its_worst_frame(page: Browser) -> None:
     page.click("#by option[value='1']")
     assert page.script("return document.querySelector('#worst-table button').textContent").startswith("near")

@@ -159,20 +159,33 @@ function shift(value, largest) {
   return make("span", { class: "shift" }, stick, make("b", {}, signed(value)));
 }
 
+// The difference of the means, and a line from end to end of its interval.
+function overallShift([mean, low, high], largest) {
+  const node = shift(mean, largest);
+  if (mean === null || low === null) return [node];
+  const line = make("i", { class: "range" });
+  line.style.setProperty("--low", (low / largest).toFixed(4));
+  line.style.setProperty("--high", (high / largest).toFixed(4));
+  node.append(line);
+  return [node, make("span", { class: "interval" }, `95 % interval [${signed(low)}, ${signed(high)}]`)];
+}
+
 function switches({ pictures }) {
   if (!pictures) return "-";
   return pictures.methods.map((method) => (method ? method.timeline.switches.length : "-")).join(" | ");
 }
 
-function table(node, headings, rows) {
+function table(node, headings, rows, feet = []) {
   const head = make("tr", {}, ...headings.map((text) => make("th", { scope: "col" }, text)));
-  node.replaceChildren(make("thead", {}, head), make("tbody", {}, ...rows));
+  node.replaceChildren(make("thead", {}, head), make("tbody", {}, ...rows), make("tfoot", {}, ...feet));
 }
 
 function arrange() {
   const order = sorted(), metric = byId("metric").value;
   byId("video-list").append(...order.map((view) => view.root)); // moves them, nothing is rebuilt
-  const largest = Math.max(...known(views.map(({ sequence }) => change(sequence.values[metric]))).map(Math.abs), 1e-9);
+  const { means, change: overall = [] } = report.overall[metric];
+  const changes = known([...views.map(({ sequence }) => change(sequence.values[metric])), ...overall]);
+  const largest = Math.max(...changes.map(Math.abs), 1e-9);
   const rows = order.map(({ root, sequence }) => {
     const values = sequence.values[metric];
     const cells = values.map((value, m) => make("td", {}, bar(value, m > 0)));
@@ -182,7 +195,13 @@ function arrange() {
     return make("tr", {}, make("td", {}, link), ...cells, ...counts.map((count) => make("td", {}, `${count}`)));
   });
   const difference = two ? [`${report.methods[1]} − ${report.methods[0]}`] : [];
-  table(byId("overview-table"), ["sequence", ...report.methods, ...difference, "objects", "frames", "switches"], rows);
+  table(byId("overview-table"), ["sequence", ...report.methods, ...difference, "objects", "frames", "switches"], rows, [overallRow(means, overall, largest)]);
+}
+
+function overallRow(means, overall, largest) {
+  const cells = means.map((value, m) => make("td", {}, bar(value, m > 0)));
+  if (two) cells.push(make("td", {}, ...overallShift(overall, largest)));
+  return make("tr", {}, make("th", { scope: "row" }, "mean"), ...cells, ...[0, 1, 2].map(() => make("td", {})));
 }
 
 function listWorst() {

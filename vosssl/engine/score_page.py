@@ -103,8 +103,8 @@ def write_score_page(
         raise ValueError("the report has no scores, so there is nothing to show")
     methods = [ScoredMethod(name or report.protocol or "method", report, predictions)]
     methods += [other] if other else []
-    sources = Sources(as_truth(truth), [as_predictions(m.predictions) for m in methods], as_frames(frames))
     known = _protocol(report.protocol) if protocol is None else load_protocol(protocol)
+    sources = Sources(as_truth(truth), [as_predictions(m.predictions) for m in methods], as_frames(frames))
     metrics = _metrics(methods)
     sequences = [_sequence_payload(video, methods, metrics, sources.truth) for video in _videos(methods)]
     for sequence in sorted(sequences, key=_badness(metrics[0]))[:max_sequences]:
@@ -117,21 +117,47 @@ def write_score_page(
             display_side=display_side,
             max_frames=max_frames,
         )
-    reasons = [f"{reason}." for reason in why_not_comparable({m.name: m.report for m in methods})]
     headline = title or " and ".join(method.name for method in methods)
     parts = {
         "title": escape(headline),
         "summary": _summary_html(methods, metrics),
-        "notes": "".join(f"<li>{escape(note)}</li>" for note in [*notes, *reasons]),
+        "notes": _notes_html(methods, notes),
         "facts": escape(_facts(methods, known, sequences)),
     }
-    content = {
+    return write_html_page(path, "score_page", parts=parts, report=_content(methods, metrics, sequences))
+
+
+def _notes_html(methods: Sequence[ScoredMethod], notes: Sequence[str]) -> str:
+    """What a reader has to know, and why two methods may not be compared."""
+    reasons = [f"{reason}." for reason in why_not_comparable({m.name: m.report for m in methods})]
+    return "".join(f"<li>{escape(note)}</li>" for note in [*notes, *reasons])
+
+
+def _content(
+    methods: Sequence[ScoredMethod], metrics: Sequence[str], sequences: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """What score_page.js draws from."""
+    return {
         "methods": [method.name for method in methods],
         "metrics": metrics,
+        "overall": {metric: _overall(methods, metric) for metric in metrics},
         "errorColors": [_rgba(color) for color in ERROR_COLORS],
         "sequences": sequences,
     }
-    return write_html_page(path, "score_page", parts=parts, report=content)
+
+
+def _overall(methods: Sequence[ScoredMethod], metric: str) -> dict[str, Any]:
+    """Means over all sequences; of two methods also their difference with the ends of its interval."""
+    means = [_exact(method.report.mean(metric)) for method in methods]
+    if len(methods) < 2:
+        return {"means": means}
+    difference = difference_of(methods[0].report, methods[1].report, metric)
+    return {"means": means, "change": [_exact(value) for value in difference[:3]]}
+
+
+def _exact(value: float) -> float | None:
+    """As `number`, with digits enough that rounding it to three again gives what the tables say."""
+    return round(value, 8) if math.isfinite(value) else None
 
 
 def _protocol(name: str) -> EvalProtocol | None:
@@ -174,7 +200,7 @@ def _sequence_payload(
     return {
         "name": video,
         "values": {
-            metric: [number(method.report.mean(metric, video=video)) for method in methods]
+            metric: [_exact(method.report.mean(metric, video=video)) for method in methods]
             for metric in metrics
         },
         "objects": _objects(video, methods),
@@ -213,7 +239,7 @@ def _objects(video: str, methods: Sequence[ScoredMethod]) -> list[dict[str, Any]
                 row = values.setdefault(
                     score.object, {"J": [None] * len(methods), "F": [None] * len(methods)}
                 )
-                row[score.metric][place] = number(score.value)
+                row[score.metric][place] = _exact(score.value)
     return [{"object": identity, **row} for identity, row in sorted(values.items())]
 
 
