@@ -237,7 +237,10 @@ def test_frames_of_a_set_weigh_the_same_where_a_protocol_says_so(tmp_path: Path)
     write(tmp_path / "pred/few", torch.zeros_like(labels[:2]))
     write(tmp_path / "pred/many", labels[2:].clamp(max=1))
     for name in ("fbms59", "segtrack2"):
-        assert evaluate(tmp_path / "pred", tmp_path / "gt", name).mean("J") == 6 / 8
+        report = evaluate(tmp_path / "pred", tmp_path / "gt", name)
+        assert report.mean("J") == 6 / 8
+        report.to_json(tmp_path / "report.json")
+        assert list(Report.from_json(tmp_path / "report.json").scores) == list(report.scores)
     sequences = replace(load_protocol("fbms59"), average="objects")
     assert evaluate(tmp_path / "pred", tmp_path / "gt", sequences).mean("J") == 1 / 2
 

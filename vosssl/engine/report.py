@@ -169,6 +169,7 @@ class Report:
         curves: list[Curve] = []
         for video, entry in content["sequences"].items():
             found: set[str] = set()
+            weights = entry.get("object_samples", {})
             for identity, metrics in entry.get("objects", {}).items():
                 for metric, value in metrics.items():
                     found.add(metric)
@@ -178,7 +179,8 @@ class Report:
                             Curve(video, int(identity), metric.removesuffix("/frames"), frames, values)
                         )
                     else:
-                        scores.append(Score(video, int(identity), metric, value))
+                        weight = weights.get(identity, 1.0)
+                        scores.append(Score(video, int(identity), metric, value, weight))
             samples = entry.get("samples", {})
             scores += [
                 Score(video, None, metric, value, samples.get(metric, 1.0))
@@ -206,17 +208,21 @@ class Report:
         sequence: dict[str, Any] = clean({metric: self.mean(metric, video=video) for metric in self.metrics})
         objects: dict[str, dict[str, Any]] = {}
         samples: dict[str, float] = {}
+        object_samples: dict[str, float] = {}
         for score in self.scores:
             if score.video == video and score.object is None and score.weight != 1:
                 samples[score.metric] = score.weight
             if score.video == video and score.object is not None:
                 objects.setdefault(str(score.object), {})[score.metric] = score.value
+                if score.weight != 1:
+                    object_samples[str(score.object)] = score.weight
         for curve in self.curves:
             if curve.video == video:
                 objects.setdefault(str(curve.object), {})[f"{curve.metric}/frames"] = dict(
                     zip(curve.frames, curve.values, strict=True)
                 )
         sequence |= {"samples": samples} if samples else {}
+        sequence |= {"object_samples": object_samples} if object_samples else {}
         return sequence | ({"objects": objects} if objects else {})
 
 
