@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vosssl.data.io import VideoWriter, write_image, write_labels
+from vosssl.data.io import write_image, write_labels
+from vosssl.data.video_io import VideoWriter
 
 SIZE = (24, 32)  # pixels (H, W)
 

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from vosssl.__main__ import main
 from vosssl.clip import Clip, Frame
-from vosssl.data.io import VideoReader, read_labels, write_image, write_labels
+from vosssl.data.io import read_labels, write_image, write_labels
 from vosssl.data.video import Video, clip_video
+from vosssl.data.video_io import VideoReader
 from vosssl.methods.copy_first_mask import CopyFirstMask
 from vosssl.methods.floors import GridSegmenter
 from vosssl.modes.predict import limited, predict, read_prompt

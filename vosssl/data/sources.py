@@ -11,17 +11,13 @@ import torch
 from torch import Tensor
 
 from vosssl.clip import VOID, Clip, Frame
-from vosssl.data.io import VideoReader, image_size, read_image
+from vosssl.data.io import image_size, read_image
 from vosssl.data.listing import LabelFiles, frame_name, image_names
 from vosssl.data.readahead import read_ahead as iterate_ahead
+from vosssl.data.video_io import VideoReader
 from vosssl.ops.resize import Size, resize_image, resize_labels, shorter_side
 
 CLIP_LIMIT = 4 << 30  # bytes of frames that one clip may hold; more is a mistake that would fill the memory
-_BESIDE = {
-    "JPEGImages": "Annotations",
-    "images": "masks",
-    "frames": "masks",
-}  # frames folder -> labels folder
 
 
 class Video(ABC):

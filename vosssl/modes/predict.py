@@ -17,8 +17,9 @@ from tqdm import tqdm
 
 from vosssl.clip import VOID, Frame
 from vosssl.data.files import atomic_write
-from vosssl.data.io import VideoWriter, read_labels, write_labels
+from vosssl.data.io import read_labels, write_labels
 from vosssl.data.video import Video, open_video
+from vosssl.data.video_io import VideoWriter
 from vosssl.engine.drawing import overlay
 from vosssl.modes.session import require_segmenter, segmenter_of, start
 from vosssl.ops.masks import object_ids
