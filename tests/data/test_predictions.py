@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vosssl.data.io import write_image, write_labels
 from vosssl.data.palette import davis_palette, ids_of_colours, inferred_palette
+from vosssl.data.prediction_folders import LabelFolders
 from vosssl.data.predictions import open_predictions
 
 SIZE = (6, 9)
@@ -233,3 +234,20 @@ def test_predictions_travel_to_other_processes_without_their_listings(tmp_path: 
     predictions.frames("dog")
     assert len(pickle.dumps(predictions)) == small < 4000
     assert pickle.loads(pickle.dumps(predictions)).frames("dog") == predictions.frames("dog")
+
+
+def test_the_files_and_frames_of_each_object_are_listed(tmp_path: Path) -> None:
+    mask = torch.ones(4, 4, dtype=torch.uint8)
+    for name in ("000/00000", "000/00004", "003/00004"):
+        write_labels(tmp_path / f"sav/a/{name}.png", mask)
+    write_labels(tmp_path / "flat/a/00000.png", mask)
+    whole, flat = open_predictions(tmp_path / "sav"), open_predictions(tmp_path / "flat")
+    assert whole.object_frames("a") == {1: ("00000", "00004"), 4: ("00004",)}
+    assert flat.object_frames("a") is None
+    assert set(whole.sources("a")) == set((tmp_path / "sav/a").glob("*/*.png"))
+    assert list(flat.sources("a")) == [tmp_path / "flat/a/00000.png"]
+    assert isinstance(flat, LabelFolders)
+    assert dict(flat.folders) == {"a": "a"}
+    assert flat.file("a", "00000") == tmp_path / "flat/a/00000.png"
+    with pytest.raises(FileNotFoundError, match="no prediction for frame 7"):
+        flat.file("a", "7")
