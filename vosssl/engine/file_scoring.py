@@ -18,7 +18,6 @@ from typing import NamedTuple, overload
 
 import torch
 from torch import Tensor
-from torchvision.transforms.functional import center_crop
 from tqdm import tqdm
 
 from vosssl.data.io import read_labels
@@ -27,6 +26,7 @@ from vosssl.data.prediction_set import some
 from vosssl.data.predictions import Kind, Predictions, open_predictions
 from vosssl.engine.categories import object_groups
 from vosssl.engine.object_frames import object_frames, scored_frames_of
+from vosssl.engine.object_jf_scoring import ObjectJFScorer
 from vosssl.engine.object_scoring import ObjectScorer
 from vosssl.engine.protocol import EvalProtocol, load_protocol
 from vosssl.engine.report import Report
@@ -182,6 +182,7 @@ class _Scorers(NamedTuple):
     regions: JFScorer | None
     segments: SegmentationScorer | None
     objects: ObjectScorer | None
+    object_jf: ObjectJFScorer | None
 
 
 def _chosen(work: _Work, sequences: Sequence[str] | None) -> list[str]:
@@ -246,16 +247,19 @@ def _absorb(before: _Scorers, later: _Scorers) -> None:
         before.segments.absorb(later.segments)
     if before.objects is not None and later.objects is not None:
         before.objects.absorb(later.objects)
+    if before.object_jf is not None and later.object_jf is not None:
+        before.object_jf.absorb(later.object_jf)
 
 
 def _finish(work: _Work, sequence: str, scorers: list[_Scorers]) -> SequenceScores:
     results = []
-    for protocol, (regions, segments, objects) in zip(work.protocols, scorers, strict=True):
+    for protocol, (regions, segments, objects, object_jf) in zip(work.protocols, scorers, strict=True):
         groups = object_groups(work.truth.path, sequence) if protocol.split == "seen-unseen" else None
         scores, curves = objects.finish() if objects is not None else ([], [])
         if regions is not None and regions.scored:
             scores, curves = regions.finish(groups=groups)
-        results.append(([*(segments.finish() if segments is not None else []), *scores], curves))
+        whole = [score for one in (segments, object_jf) if one is not None for score in one.finish()]
+        results.append(([*whole, *scores], curves))
     return results
 
 
@@ -306,6 +310,7 @@ def _score_unit(work: _Work, unit: _Unit) -> list[_Scorers]:
             ObjectScorer(unit.sequence, protocol, frames=object_frames(work.truth, unit.sequence, protocol))
             if one_by_one
             else None,
+            ObjectJFScorer(unit.sequence, protocol) if protocol.object_jf_metrics else None,
         )
         for protocol in work.protocols
         for one_by_one in (protocol.scores_whole_masks,)
@@ -332,7 +337,7 @@ def _score_masks(work: _Work, unit: _Unit, places: list[int], scorers: list[_Sco
         true = work.truth.masks(unit.sequence, name)
         height, width = true.masks.shape[1:]
         predicted = work.predictions.masks(unit.sequence, name, size=(height, width), resize=work.resize)
-        for scored, (_, _, objects) in zip(unit.scored[frame], scorers, strict=True):
+        for scored, (_, _, objects, _) in zip(unit.scored[frame], scorers, strict=True):
             if objects is not None and scored:
                 objects.update((name,), (predicted,), (true,))
 
@@ -349,28 +354,41 @@ def _score_frames(work: _Work, unit: _Unit, places: list[int], scorers: list[_Sc
         raise ValueError(f"true labels of {unit.sequence} in {work.truth.path} are not all of one size")
     maps = predicted, true
     traced = {}
-    for place, (protocol, (regions, segments, _)) in enumerate(zip(work.protocols, scorers, strict=True)):
-        if regions is None and segments is None:
+    for place, (protocol, (regions, segments, _, object_jf)) in enumerate(
+        zip(work.protocols, scorers, strict=True)
+    ):
+        if regions is None and segments is None and object_jf is None:
             continue
         shape = protocol.crop, protocol.size
         if shape not in traced:
             pair = [[_shaped(one, protocol) for one in side] for side in maps]
-            traced[shape] = trace(pair[0], pair[1]), pair[0][0].numel()
-        outlines, pixels = traced[shape]
+            traced[shape] = trace(pair[0], pair[1]), pair
+        outlines, pair = traced[shape]
         scored = [unit.scored[frame][place] for frame in places]
         if regions is not None:
             regions.update_all(names, outlines, scored=scored)
         if segments is not None:
-            for table, here in zip(contingency_tables(outlines, pixels), scored, strict=True):
+            for table, here in zip(contingency_tables(outlines, pair[0][0].numel()), scored, strict=True):
                 if here:
                     segments.update_table(table)
+        if object_jf is not None:
+            for one, truth, here in zip(*pair, scored, strict=True):
+                if here:
+                    object_jf.update(one, truth)
 
 
 def _shaped(labels: Tensor, protocol: EvalProtocol) -> Tensor:
     """(H, W) labels, cropped and resized as the protocol says."""
     if protocol.crop == "center":
-        labels = center_crop(labels, [min(labels.shape)])
+        labels = _central_square(labels)
     return labels if protocol.size is None else resize_labels(labels, protocol.size)
+
+
+def _central_square(labels: Tensor) -> Tensor:
+    """The largest central square of (H, W) labels, rounded as by torchvision, which takes 2 s to import."""
+    side = min(labels.shape)
+    top, left = (round((length - side) / 2) for length in labels.shape)
+    return labels[top : top + side, left : left + side]
 
 
 def _report(protocol: EvalProtocol, names: list[str], sequences: SequenceScores) -> Report:

@@ -18,7 +18,11 @@ Objects = Literal["first-frame", "any-frame", "first-or-any"]
 Frames = Literal["video", "object", "listed"]
 Counted = Literal["always", "from-first", "after-first", "first-seen"]
 SEGMENTATION = ("fg_ari", "ari", "mbo", "miou")
-METRICS = ("J", "F", *(f"{scope}/{name}" for scope in ("video", "image") for name in SEGMENTATION))
+OBJECT_JF = ("object_jf", "object_j", "object_f")  # J&F, J and F of the object-centric papers
+METRICS = (
+    *("J", "F"),
+    *(f"{scope}/{name}" for scope in ("video", "image") for name in (*SEGMENTATION, *OBJECT_JF)),
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,8 @@ class EvalProtocol:
         merge_predictions: every predicted id is the one object.
         extra_ids: predicted ids above n are an `error`, or are left out (`ignore`); semi-supervised only.
         max_proposals: more predicted ids in a video are an error; unsupervised only.
-        metrics: what is measured: J, F, `video/…` and `image/…` of fg_ari, ari, mbo, miou.
+        metrics: what is measured: J, F, `video/…` and `image/…` of fg_ari, ari, mbo, miou,
+            and object_jf, object_j, object_f, which are those of `metrics/object_jf.py`, not of DAVIS.
         counted: frames of an object that count. `always`: all that are scored; `from-first`: from the one in
             which the truth shows it first; `after-first`: without that one; `first-seen`: from the first in
             which truth or prediction shows it.
@@ -95,7 +100,8 @@ class EvalProtocol:
     @property
     def scores_whole_masks(self) -> bool:
         """Whether objects are scored one by one, over frames of their own."""
-        flat = (self.void, self.merge_truth, self.merge_predictions, self.segmentation_metrics, self.size)
+        whole = self.segmentation_metrics or self.object_jf_metrics
+        flat = (self.void, self.merge_truth, self.merge_predictions, whole, self.size)
         return (
             self.frames != "video"
             and self.task == "semi-supervised"
@@ -123,7 +129,12 @@ class EvalProtocol:
     @property
     def segmentation_metrics(self) -> bool:
         """Whether ARI, mBO or mIoU are measured."""
-        return any("/" in metric for metric in self.metrics)
+        return any(metric.endswith(SEGMENTATION) for metric in self.metrics)
+
+    @property
+    def object_jf_metrics(self) -> bool:
+        """Whether the J&F of the object-centric papers is measured."""
+        return any(metric.endswith(OBJECT_JF) for metric in self.metrics)
 
 
 DISCOVERY = EvalProtocol(

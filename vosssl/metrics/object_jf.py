@@ -81,8 +81,28 @@ def pairwise_band_f(predicted: Tensor, truth: Tensor) -> Tensor:
     return 2 * shared / (true_size[:, None] + predicted_size[None]).clamp(min=1)
 
 
-def _matched(jaccard: Tensor, boundary: Tensor, *, by_jaccard: bool) -> ObjectJF:
-    """Assigns segments to classes, (c, K) each, and averages over the classes."""
+def matched_jf(
+    present: Tensor,
+    jaccard: Tensor,
+    boundary: Tensor,
+    *,
+    ignore_background: bool = True,
+    by_jaccard: bool = False,
+) -> ObjectJF:
+    """Assigns segments to the classes that occur, and averages over these.
+
+    Args:
+        present: (C,) bool, whether a class occurs; class 0 is the background.
+        jaccard: (C, K) J of every class and segment.
+        boundary: (C, K) F likewise.
+        ignore_background: the background is not a class to be found.
+        by_jaccard: match by J instead of J&F.
+
+    Returns:
+        The three means; NaN where no class occurs.
+    """
+    rows = _classes(present, ignore_background=ignore_background)
+    jaccard, boundary = jaccard[rows], boundary[rows]
     if not len(jaccard):
         return ObjectJF(math.nan, math.nan, math.nan)
     both = (jaccard + boundary) / 2
@@ -122,8 +142,7 @@ def video_object_jf(
         present |= table.any(dim=1)
         jaccard += pairwise_iou(table) / len(truth)
         boundary += pairwise_band_f(frame_predicted, frame_truth) / len(truth)
-    rows = _classes(present, ignore_background=ignore_background)
-    return _matched(jaccard[rows], boundary[rows], by_jaccard=by_jaccard)
+    return matched_jf(present, jaccard, boundary, ignore_background=ignore_background, by_jaccard=by_jaccard)
 
 
 def image_object_jf(
