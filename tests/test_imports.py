@@ -16,7 +16,7 @@ ALLOWED = {  # package -> what of vosssl it may import, besides itself
     "losses": LOW,
     "metrics": LOW,
     "data": LOW,
-    "backbones": LOW | {"layers"},
+    "backbones": LOW | {"layers", "data"},
     "propagation": LOW | {"layers", "losses", "metrics", "data", "backbones"},
     "methods": LOW | {"layers", "losses", "metrics", "data", "backbones", "propagation"},
     "engine": LOW | {"losses", "metrics", "data", "propagation"},

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from tests.fill import vit_filled
 from vosssl.backbones import weights as weights_module
-from vosssl.backbones.download import cached_path
 from vosssl.backbones.known_weights import KNOWN_WEIGHTS
 from vosssl.backbones.vit import VisionTransformer, dino, dinov2
 from vosssl.backbones.weights import (
@@ -25,6 +24,7 @@ from vosssl.backbones.weights import (
     slot_model_backbone,
     weights_path,
 )
+from vosssl.data.download import cached_path
 
 
 def tiny(**options) -> VisionTransformer:

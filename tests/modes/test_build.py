@@ -49,7 +49,7 @@ def hostile(target: str) -> dict[str, object]:
         "torch.hub.load",
         "vosssl.engine.checkpoint.save",  # ours, but writes files
         "vosssl.data.io.write_image",
-        "vosssl.backbones.download.download",
+        "vosssl.data.download.download",
         "vosssl.modes.build.build",
         "vosssl.methods.no_such_module.Network",
         "vosssl.methods.slots.Slots.forward",

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vosssl.backbones.download import DownloadError, cached_path, download
 from vosssl.backbones.known_weights import KNOWN_WEIGHTS
+from vosssl.data.download import DownloadError, cached_path, download
 
 __all__ = [
     "DownloadError",

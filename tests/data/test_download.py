@@ -17,11 +17,11 @@ import pytest
 import torch
 
 from tests.fill import vit_filled
-from vosssl.backbones import download as download_module
-from vosssl.backbones.download import DownloadError, cached_path, download
 from vosssl.backbones.known_weights import KNOWN_WEIGHTS, WeightFile
 from vosssl.backbones.vit import dino
 from vosssl.backbones.weights import load_weights
+from vosssl.data import download as download_module
+from vosssl.data.download import DownloadError, cached_path, download
 
 BODY = np.random.default_rng(0).bytes(3_000_000)
 SHA256 = hashlib.sha256(BODY).hexdigest()
