@@ -38,6 +38,8 @@ class Clip:
         frame_names: T names.
         flow: (T, 2, H, W) float, displacement (x, y) in pixels from each frame to the next; None if unknown.
         features: precomputed features by name, each (T, ...), when they were cached on disk.
+        num_objects: where a clip is sampled for training on its labels: they hold 1..num_objects, all
+            of which are seen in the first frame. None otherwise.
 
     Raises:
         ValueError: when shapes or dtypes disagree; says which.
@@ -50,6 +52,7 @@ class Clip:
     frame_names: tuple[str, ...] = ()
     flow: Tensor | None = None
     features: dict[str, Tensor] = field(default_factory=dict)
+    num_objects: int | None = None
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 4 or self.frames.shape[1] != 3:
@@ -99,6 +102,7 @@ class Batch:
         names: B clip names.
         seeds: (B,) int64, one per sample: noise drawn for a sample depends on nothing else.
         features: precomputed features by name, each (B, T, ...), when they were cached instead of computed.
+        num_objects: (B,) int64, objects of each clip (its labels hold 1..num_objects), or None.
     """
 
     frames: Tensor
@@ -107,6 +111,7 @@ class Batch:
     names: tuple[str, ...] = ()
     seeds: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     features: dict[str, Tensor] = field(default_factory=dict)
+    num_objects: Tensor | None = None
 
     def __len__(self) -> int:
         return self.frames.shape[0]
@@ -126,6 +131,7 @@ class Batch:
             features={
                 key: value.to(device, non_blocking=non_blocking) for key, value in self.features.items()
             },
+            num_objects=move(self.num_objects),
         )
 
     def pin_memory(self) -> Batch:
@@ -140,6 +146,7 @@ class Batch:
             labels=pin(self.labels),
             flow=pin(self.flow),
             features={key: value.pin_memory() for key, value in self.features.items()},
+            num_objects=pin(self.num_objects),
         )
 
 
@@ -147,8 +154,8 @@ def collate(clips: Sequence[Clip], *, seeds: Sequence[int] = ()) -> Batch:
     """Stacks clips of equal shape.
 
     Args:
-        clips: B clips with the same T, H and W. Labels, flow and each of the features are
-            kept when every clip has them.
+        clips: B clips with the same T, H and W. Labels, flow, each of the features and the number
+            of objects are kept when every clip has them.
         seeds: B sample seeds; zeros when left out.
 
     Returns:
@@ -165,6 +172,7 @@ def collate(clips: Sequence[Clip], *, seeds: Sequence[int] = ()) -> Batch:
         raise ValueError(f"clips of one batch must have one shape, got {listing}; crop or resize them first")
     labels = [clip.labels for clip in clips if clip.labels is not None]
     flow = [clip.flow for clip in clips if clip.flow is not None]
+    counts = [clip.num_objects for clip in clips if clip.num_objects is not None]
     shared = [key for key in clips[0].features if all(key in clip.features for clip in clips)]
     return Batch(
         frames=torch.stack([clip.frames for clip in clips]),  # B x (T, 3, H, W) -> (B, T, 3, H, W)
@@ -173,4 +181,5 @@ def collate(clips: Sequence[Clip], *, seeds: Sequence[int] = ()) -> Batch:
         names=tuple(clip.name for clip in clips),
         seeds=torch.tensor(list(seeds) or [0] * len(clips), dtype=torch.int64),
         features={key: torch.stack([clip.features[key] for clip in clips]) for key in shared},
+        num_objects=torch.tensor(counts) if len(counts) == len(clips) else None,
     )

@@ -28,7 +28,7 @@ class Clips:
         return self.length
 
     def __getitem__(self, draw: Draw | int) -> Clip:
-        index, seed = as_draw(draw)
+        index, seed, _ = as_draw(draw)
         generator = torch.Generator().manual_seed(mixed_seed(self.salt, index, seed))
         return Clip(f"clip{index}", torch.randint(0, 256, SHAPE, generator=generator, dtype=torch.uint8))
 

@@ -51,3 +51,11 @@ def test_an_index_outside_is_refused() -> None:
     assert len(dataset) == 2
     with pytest.raises(IndexError):
         dataset[2]
+
+
+def test_numbers_of_objects_are_collated_when_every_clip_has_one() -> None:
+    batch = collate([replace(numbered(2), num_objects=1), replace(numbered(2), num_objects=3)])
+    assert batch.num_objects is not None
+    assert batch.num_objects.tolist() == [1, 3]
+    assert batch.to("cpu").num_objects is not None
+    assert collate([numbered(2), replace(numbered(2), num_objects=3)]).num_objects is None

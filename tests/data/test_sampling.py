@@ -23,7 +23,7 @@ class Numbered:
         return self.length
 
     def __getitem__(self, draw: Draw | int) -> Clip:
-        index, seed = as_draw(draw)
+        index, seed, _ = as_draw(draw)
         generator = torch.Generator().manual_seed(seed)
         frames = torch.randint(0, 256, (2, 3, 4, 4), generator=generator, dtype=torch.uint8)
         return Clip(name=f"{self.name}{index}", frames=frames)
@@ -142,3 +142,23 @@ def test_a_mix_refuses_weights_that_do_not_fit() -> None:
         Mix([Numbered(3)], weights=[1, 2])
     with pytest.raises(ValueError, match="none empty"):
         Mix([Numbered(3), Numbered(0)])
+
+
+def test_a_draw_holds_its_step_through_a_mix() -> None:
+    loader = ClipLoader(Mix([Numbered(3, "a"), Numbered(4, "b")]), batch_size=4, rank=1, world=2)
+    draws = loader.draws(5)
+    assert [draw.step for draw in draws] == [5, 5]
+    mix = loader.dataset
+    assert isinstance(mix, Mix)
+    assert [mix.place(draw)[1].step for draw in draws] == [5, 5]
+    assert as_draw(3) == Draw(3, 0, 0)
+
+
+def test_a_dataset_that_is_repeated_is_visited_as_often_in_every_epoch() -> None:
+    mix = Mix([Numbered(2, "a"), Numbered(3, "b")], repeats=[3, 1])
+    batches = first(ClipLoader(mix, batch_size=9), 2)
+    for batch in batches:
+        assert sorted(batch.names) == ["a0"] * 3 + ["a1"] * 3 + ["b0", "b1", "b2"]
+        assert len(set(batch.seeds.tolist())) == 9  # a repeated clip is another sample
+    with pytest.raises(ValueError, match="1 or more for each, and no weights"):
+        Mix([Numbered(2)], repeats=[0])

@@ -350,7 +350,7 @@ class CachedFeatures:
         return self.__getitems__([as_draw(draw)])[0]
 
     def __getitems__(self, draws: Sequence[Draw]) -> list[Clip]:
-        fixed = [Draw(index, seed % self.variants) for index, seed in draws]
+        fixed = [Draw(draw.index, draw.seed % self.variants) for draw in draws]  # step 0, as built
         clips = read_draws(self.dataset, fixed) if self.frames else [self._blank(draw) for draw in fixed]
         rows = [draw.index * self.variants + draw.seed for draw in fixed]
         return [replace(clip, features=self.cache.read(row)) for clip, row in zip(clips, rows, strict=True)]

@@ -89,7 +89,7 @@ class VideoClips:
         return len(self._drawn) * self.clips_per_video
 
     def __getitem__(self, draw: Draw | int) -> Clip:
-        index, seed = as_draw(draw)
+        index, seed, _ = as_draw(draw)
         if not 0 <= index < len(self):
             raise IndexError(f"clip {index} of {len(self)}")
         video = self._drawn[index // self.clips_per_video]

@@ -21,10 +21,12 @@ class Draw(NamedTuple):
     Attributes:
         index: which item, 0 <= index < len(dataset).
         seed: decides everything random about the sample (where the clip starts, crops, slot noise); >= 0.
+        step: the training step that asks, for datasets with a curriculum; no source of randomness.
     """
 
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     seed: int = 0
+    step: int = 0
 
 
 class ClipDataset(Protocol):
@@ -36,8 +38,8 @@ class ClipDataset(Protocol):
 
 
 def as_draw(draw: Draw | int) -> Draw:
-    """A bare index is the draw of that index with seed 0."""
-    return draw if isinstance(draw, Draw) else Draw(int(draw), 0)
+    """A bare index is the draw of that index with seed 0, at step 0."""
+    return draw if isinstance(draw, Draw) else Draw(int(draw))
 
 
 def mixed_seed(*parts: int) -> int:
@@ -82,7 +84,8 @@ class ClipLoader:
 
     Neither the number of workers or processes nor the place where a run was stopped changes a batch. Position
     p = step * batch_size + row lies in epoch p // len(dataset); each epoch visits every index once, in an
-    order that depends on (seed, epoch). A sample's own seed depends on (seed, epoch, index).
+    order that depends on (seed, epoch). A sample's own seed depends on (seed, epoch, index); its draw also
+    holds the step, on which the datasets with a curriculum depend.
 
     Args:
         dataset: a clip dataset.
@@ -152,7 +155,7 @@ class ClipLoader:
         index = offset
         if self.shuffle:
             index = int(_permutation(len(self.dataset), self.seed, epoch)[offset])
-        return Draw(index, mixed_seed(self.seed, epoch, index))
+        return Draw(index, mixed_seed(self.seed, epoch, index), position // self.batch_size)
 
     def batches(self, start_step: int = 0) -> Iterator[Batch]:
         """Batches of start_step, start_step + 1, … without end; closing the iterator stops its workers.
@@ -219,7 +222,8 @@ class Mix:
     Args:
         datasets: the datasets to mix.
         weights: positive relative shares; None gives every clip the same chance (shares like the lengths).
-        length: draws an epoch; None: the sum of the lengths.
+        repeats: instead of weights: how many times each dataset goes into the mix, whole numbers.
+        length: draws an epoch; None: the sum of the lengths, each times its repeats.
 
     Raises:
         ValueError: no dataset, an empty one, or weights that do not fit.
@@ -230,11 +234,19 @@ class Mix:
         datasets: Sequence[ClipDataset],
         *,
         weights: Sequence[float] | None = None,
+        repeats: Sequence[int] | None = None,
         length: int | None = None,
     ) -> None:
         lengths = [len(dataset) for dataset in datasets]
         if not lengths or 0 in lengths:
             raise ValueError(f"Mix got datasets of lengths {lengths}, expected at least one and none empty")
+        if repeats is not None:
+            if weights is not None or len(repeats) != len(lengths) or min(repeats) < 1:
+                raise ValueError(
+                    f"Mix got repeats {list(repeats)} and weights {weights} for {len(lengths)} datasets, "
+                    "expected one whole number of 1 or more for each, and no weights"
+                )
+            lengths = [number * times for number, times in zip(lengths, repeats, strict=True)]
         shares = [float(share) for share in (lengths if weights is None else weights)]
         if len(shares) != len(lengths) or min(shares) <= 0:
             raise ValueError(
@@ -251,14 +263,15 @@ class Mix:
 
     def place(self, draw: Draw | int) -> tuple[int, Draw]:
         """Which dataset a draw goes to, and the draw it becomes there."""
-        index, seed = as_draw(draw)
+        index, seed, step = as_draw(draw)
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} of a mix of {len(self)} clips")
         which = next(number for number, end in enumerate(self._bounds[1:]) if index < end)
         offset, block = index - self._bounds[which], self._bounds[which + 1] - self._bounds[which]
         length = len(self.datasets[which])
         whole_passes = offset < block // length * length
-        return which, Draw(offset % length if whole_passes else mixed_seed(seed, which) % length, seed)
+        inner = offset % length if whole_passes else mixed_seed(seed, which) % length
+        return which, Draw(inner, seed, step)
 
     def __getitem__(self, draw: Draw | int) -> Clip:
         which, inner = self.place(draw)
