@@ -1,7 +1,8 @@
 """One HTML file that needs nothing else: no server, no network, no other file.
 
-A page NAME is made of `NAME.html`, `.css` and `.js` beside this file, after the `html_page.css` and `.js` of
-all pages. A content security policy forbids it every request and every script but its own.
+A page NAME is made of `NAME.html` (what the body holds), `.css` and `.js` beside this file, in the frame
+`html_page.html` and after the `.css` and `.js` of all pages. A content security policy forbids it every
+request and every script but its own.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ def write_html_page(path: str | Path, name: str, *, parts: Mapping[str, str], re
         "script": script,
         "report": embedded_json(report),
     }
-    page = re.sub(r"\{\{(\w+)\}\}", lambda match: filled[match[1]], _asset(f"{name}.html"))
+    filled["page"] = _filled(f"{name}.html", filled)
+    page = _filled("html_page.html", filled)
     with atomic_write(path) as temporary:
         # errors: names of files may hold bytes that are no characters
         temporary.write_text(page, encoding="utf-8", errors="replace", newline="\n")
@@ -65,6 +67,11 @@ def css_color(color: Tensor) -> str:
     """(3,) uint8 RGB as a style sheet writes it."""
     red, green, blue = color.tolist()
     return f"#{red:02x}{green:02x}{blue:02x}"
+
+
+def _filled(template: str, parts: Mapping[str, str]) -> str:
+    """A template with its `{{...}}` replaced once: what a part holds is never read as a template."""
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _asset(template))
 
 
 def _asset(name: str) -> str:
