@@ -57,9 +57,35 @@ def read_image(path: str | Path, *, reduce: Literal[1, 2, 4, 8] = 1) -> Tensor:
             f"image {path} ({encoded.size} bytes) is truncated or damaged: it cannot be decoded as "
             f"{path.suffix.lower().lstrip('.') or 'an image'}; get the file again, or remove the frame"
         )
-    planes = np.empty((3, *decoded.shape[:2]), np.uint8)
-    cv2.split(decoded, [planes[2], planes[1], planes[0]])  # (H, W, 3) BGR -> (3, H, W) RGB
-    return torch.from_numpy(planes)
+    return torch.from_numpy(_planes(decoded))
+
+
+def decode_planes(encoded: bytes | memoryview, name: str) -> np.ndarray:
+    """The values of an image in memory as they are stored, with 8 or 16 bits.
+
+    Args:
+        encoded: a whole PNG, or another image that OpenCV reads.
+        name: what it is, for messages.
+
+    Returns:
+        (C, H, W) uint8 or uint16, C 1 or 3 (RGB).
+
+    Raises:
+        ValueError: truncated, damaged or no image; names it.
+    """
+    octets = np.frombuffer(encoded, np.uint8)
+    decoded = cv2.imdecode(octets, cv2.IMREAD_UNCHANGED) if octets.size else None
+    if decoded is None or (decoded.ndim == 3 and decoded.shape[2] not in (1, 3)):
+        found = "is truncated or damaged" if decoded is None else f"has {decoded.shape[2]} channels"
+        raise ValueError(f"{name} ({octets.size} bytes) {found}, expected an image of 1 or 3 channels")
+    return decoded[None] if decoded.ndim == 2 else _planes(decoded)
+
+
+def _planes(decoded: np.ndarray) -> np.ndarray:
+    """(H, W, 3) BGR -> (3, H, W) RGB."""
+    planes = np.empty((3, *decoded.shape[:2]), decoded.dtype)
+    cv2.split(decoded, [planes[2], planes[1], planes[0]])
+    return planes
 
 
 def _bytes_of(path: Path) -> bytes:
