@@ -268,12 +268,13 @@ def index_files(paths: Sequence[Path], *, cache: str | Path | None = None) -> li
         known[key] if key in known else scan_records(path) for key, path in zip(keys, paths, strict=True)
     ]
     if any(key not in known for key in keys):
+        known.update(zip(keys, spans, strict=True))  # the file may serve other splits too
         with atomic_write(cache.with_suffix(".npz"), durable=False) as temporary:
             np.savez(
                 temporary,
-                keys=np.array(keys),
-                counts=np.array([len(part) for part in spans]),
-                spans=np.concatenate([*spans, np.zeros((0, 2), np.int64)]),
+                keys=np.array(list(known)),
+                counts=np.array([len(part) for part in known.values()]),
+                spans=np.concatenate([*known.values(), np.zeros((0, 2), np.int64)]),
             )
     return spans
 
