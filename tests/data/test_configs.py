@@ -35,11 +35,9 @@ def lay_out(name: str, root: Path) -> None:
         "folder": ("JPEGImages", "Annotations"),
         "ytvis2021": ("JPEGImages", "Annotations"),
         "ytvos2019": ("{}/JPEGImages", "{}/Annotations"),
-        "movi_c": ("{}/JPEGImages", "{}/Annotations"),
-        "movi_e": ("{}/JPEGImages", "{}/Annotations"),
         "coco": ("{}/JPEGImages", "{}/Annotations"),
     }
-    splits = {"ytvos2019": "valid", "movi_c": "validation", "movi_e": "validation"}
+    splits = {"ytvos2019": "valid"}
     images, labels = parts[name]
     for split, videos in (("train", ("a", "b")), (splits.get(name, "val"), ("c", "d"))):
         for video in videos:
@@ -61,7 +59,7 @@ def lay_out(name: str, root: Path) -> None:
             path.write_text("\n".join(pairs if name == "davis16" else videos))
 
 
-NAMES = ["davis16", "davis17", "folder", "ytvis2021", "ytvos2019", "movi_c", "movi_e", "coco"]
+NAMES = ["davis16", "davis17", "folder", "ytvis2021", "ytvos2019", "coco"]
 
 
 @pytest.mark.parametrize("name", NAMES)
