@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from vosssl.data.annotations import Annotations, Kind, masklets_beside, open_source
 from vosssl.data.clips import VideoClips
+from vosssl.data.label_sources import LabelOptions, LabelSource
 from vosssl.data.listing import (
     VIDEO_SUFFIXES,
-    LabelFiles,
     contents,
     frame_name,
-    frames_below,
-    holds_images,
     image_names,
-    label_names,
+    labels_beside,
     natural_order,
     neighbours,
+)
+from vosssl.data.sequences import (
+    chosen_frames,
+    chosen_sequences,
+    existing_folder,
+    given_root,
+    read_split,
 )
 from vosssl.data.sources import FileVideo, FolderVideo, Video
 from vosssl.data.transforms import Transform
 from vosssl.ops.resize import Size
 
-Sequences = dict[str, list[str] | None]  # video -> names of its frames, None for all of them
+__all__ = ["FolderDataset", "VideoFiles", "read_split"]
 
 
 class FolderDataset(VideoClips):
@@ -35,14 +41,20 @@ class FolderDataset(VideoClips):
     Args:
         root: folder of the dataset; "~" is the home folder. (None, what yaml has until told, is refused.)
         images: folder of the frame folders, below root; "" where root holds them itself.
-        annotations: folder of the label folders, below root; None: without labels.
+        annotations: where the labels are, below root: the folder of the label folders, one file for all
+            videos (JSON of YouTube-VIS, BURST or COCO), or a path with `{video}` in it; None: no labels.
+        kind: their format, see `vosssl.data.annotations.Kind`; `auto` finds out.
         split_file: text file below root (or anywhere, by its full path) that names the videos, one in a line,
-            or an image and its labels in a line (DAVIS 2016), which chooses frames too; None: every folder.
+            or an image and its labels in a line (DAVIS 2016), which chooses frames too; or annotations in
+            JSON that list videos. None: the videos that a file of annotations lists, else every folder.
+        part: (first, last) place of the videos to keep, as Python slices: (-300, None) are the last 300.
         sequences: only these videos.
+        only_labelled: leave out frames without labels.
         labels: which frames have to be labelled: "all"; "first": at least the first (YouTube-VOS); "some": at
             least one in the dataset; the others are then unlabelled.
-        binary: labels are 0 and 255 (DAVIS 2016), see LabelFiles.
-        on_wrong_size: see LabelFiles.
+        binary: labels are 0 and 255 (DAVIS 2016), or all objects count as one; see LabelOptions.
+        on_wrong_size: see LabelOptions.
+        ids: likewise.
         num_frames: see VideoClips, as are stride, clips_per_video, size, and transform.
         stride: likewise.
         clips_per_video: likewise.
@@ -62,11 +74,15 @@ class FolderDataset(VideoClips):
         *,
         images: str = "JPEGImages",
         annotations: str | None = "Annotations",
+        kind: Kind = "auto",
         split_file: str | Path | None = None,
+        part: Sequence[int | None] | None = None,
         sequences: Sequence[str] | None = None,
+        only_labelled: bool = False,
         labels: Literal["all", "first", "some"] = "all",
         binary: bool | None = None,
         on_wrong_size: Literal["error", "resize"] = "error",
+        ids: Literal["auto", "instance", "category"] = "auto",
         num_frames: int | None = None,
         stride: int | Sequence[int] = 1,
         clips_per_video: int = 1,
@@ -74,29 +90,29 @@ class FolderDataset(VideoClips):
         transform: Transform | None = None,
         read_ahead: int = 2,
     ) -> None:
-        self.root = _given(root)
-        image_root = _existing(self.root, images, argument="images")
-        label_root = (
-            None if annotations is None else _existing(self.root, annotations, argument="annotations")
-        )
+        self.root = given_root(root)
+        image_root = existing_folder(self.root, images, argument="images")
+        options = LabelOptions(binary=binary, on_wrong_size=on_wrong_size, ids=ids)
+        source = None if annotations is None else _annotations(self.root, annotations, kind, options)
+        listed = None if source is None else source.videos
+        chosen = chosen_sequences(image_root, self.root, split_file, sequences, listed=listed, part=part)
         videos: list[Video] = []
-        for name, frames in _chosen_sequences(image_root, self.root, split_file, sequences).items():
-            files = LabelFiles(binary=binary, on_wrong_size=on_wrong_size)
-            if label_root is not None:
-                files = replace(files, folder=label_root / name, names=label_names(label_root / name))
-            video = FolderVideo(
-                image_root / name,
-                names=None if frames is None else _chosen_frames(image_root / name, frames),
-                labels=files,
+        for name, (folder, frames) in chosen.items():
+            names = None if frames is None else chosen_frames(image_root / folder, frames)
+            video = _folder_video(
+                image_root / folder,
+                names,
                 name=self.root.name if name == "." else name,
+                labels=None if source is None else partial(source.of, name),
                 read_ahead=read_ahead,
+                only_labelled=only_labelled,
             )
-            if label_root is not None:
+            if source is not None:
                 _require_labels(video, labels)
             videos.append(video)
-        if label_root is not None and all(video.labelled is None for video in videos):
+        if source is not None and all(video.labelled is None for video in videos):
             raise ValueError(
-                f"no frame of {len(videos)} videos has labels in {label_root}; pass annotations=null"
+                f"no frame of {len(videos)} videos has labels in {source.path}; pass annotations=null"
             )
         super().__init__(
             videos,
@@ -109,14 +125,21 @@ class FolderDataset(VideoClips):
 
 
 class VideoFiles(VideoClips):
-    """A folder of video files (or one file), without labels.
+    """A folder of video files (or one file).
 
     A clip out of the middle of a file costs decoding from the key frame before it; for long training,
     extracted frames (FolderDataset) are faster.
 
     Args:
         root: the folder, searched with its subfolders, or one file.
+        folder: search only this one below root.
+        annotations: see FolderDataset; `beside`: SA-V's JSON beside each file, or label folders where DAVIS
+            keeps them. Frames are named by their number, 00000 first.
+        kind: likewise.
         sequences: only these, by name without suffix.
+        binary: see LabelOptions.
+        on_wrong_size: likewise.
+        ids: likewise.
         num_frames: see VideoClips, as are stride, clips_per_video, size, and transform.
         stride: likewise.
         clips_per_video: likewise.
@@ -133,7 +156,13 @@ class VideoFiles(VideoClips):
         self,
         root: str | Path | None,
         *,
+        folder: str = "",
+        annotations: str | None = None,
+        kind: Kind = "auto",
         sequences: Sequence[str] | None = None,
+        binary: bool | None = None,
+        on_wrong_size: Literal["error", "resize"] = "error",
+        ids: Literal["auto", "instance", "category"] = "auto",
         num_frames: int | None = None,
         stride: int | Sequence[int] = 1,
         clips_per_video: int = 1,
@@ -141,21 +170,23 @@ class VideoFiles(VideoClips):
         transform: Transform | None = None,
         read_ahead: int = 2,
     ) -> None:
-        self.root = _given(root)
-        if not self.root.exists():
-            raise FileNotFoundError(f"no folder of videos {self.root}{neighbours(self.root)}")
-        files = [self.root] if self.root.is_file() else sorted(self.root.rglob("*"))
-        files = [
-            path for path in files if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
-        ]
-        if sequences is not None:
-            files = [path for path in files if path.stem in set(sequences)]
-        if not files:
-            found = contents(self.root) if self.root.is_dir() else f"found {self.root.name}"
-            raise ValueError(f"no videos in {self.root}: expected files like a.mp4 or b.avi, {found}")
-        files.sort(key=lambda path: natural_order(str(path)))
+        self.root = given_root(root)
+        files = _video_files(self.root / folder, sequences)
+        options = LabelOptions(binary=binary, on_wrong_size=on_wrong_size, ids=ids)
+        shared = None
+        if annotations is not None and annotations != "beside":
+            above = self.root.parent if self.root.is_file() else self.root
+            shared = _annotations(above, annotations, kind, options)
+        videos: list[FileVideo] = []
+        for path in files:
+            labels = None if shared is None else shared.of(path.stem, None)
+            if annotations == "beside":
+                labels = _labels_beside(path, kind, options)
+            videos.append(FileVideo(path, labels=labels, read_ahead=read_ahead))
+        if annotations == "beside" and not any(video.labels.names for video in videos[:1]):
+            _require_some_beside(files, kind)
         super().__init__(
-            [FileVideo(path, read_ahead=read_ahead) for path in files],
+            videos,
             num_frames=num_frames,
             stride=stride,
             clips_per_video=clips_per_video,
@@ -164,118 +195,67 @@ class VideoFiles(VideoClips):
         )
 
 
-def _given(root: str | Path | None) -> Path:
-    """The root as a path."""
-    if root is None or str(root) == "":
-        raise ValueError(
-            "this dataset needs a root: pass data.root=FOLDER; its yaml in cfg/data says what it holds"
-        )
-    return Path(root).expanduser()
+def _folder_video(
+    folder: Path,
+    names: list[str] | None,
+    *,
+    name: str,
+    labels: Callable[[Sequence[str]], LabelSource] | None,
+    read_ahead: int,
+    only_labelled: bool,
+) -> FolderVideo:
+    """A video with the labels of its frames, which some formats know by their place only."""
+    names = image_names(folder) if names is None else names
+    source = None if labels is None else labels([frame_name(one) for one in names])
+    if only_labelled and source is not None:
+        names = [one for one in names if frame_name(one) in source.names]
+        if not names:
+            raise ValueError(f"no frame of video {name} has labels in {source.folder}")
+    return FolderVideo(folder, names=names, labels=source, name=name, read_ahead=read_ahead)
 
 
-def _existing(root: Path, below: str, *, argument: str) -> Path:
-    """The folder `root/below`, or an explanation of where it may be."""
-    folder = root / below
-    if folder.is_dir():
-        return folder
-    if not root.is_dir():
-        raise FileNotFoundError(f"no dataset at {root}: pass the folder it was unpacked to{neighbours(root)}")
-    message = f"{root} holds no folder {below}, {contents(root)}"
-    parents = root.absolute().parents
-    for place in (*parents[:2], *sorted(root.glob("*/")), *sorted(root.glob("*/*/"))):
-        if (place / below).is_dir():
-            raise FileNotFoundError(f"{message}; {place} does: pass root={place}")
-    if argument == "annotations":
-        raise FileNotFoundError(f"{message}; pass annotations=null for footage without labels")
-    found = frames_below(root)
-    if found is None:
-        raise FileNotFoundError(message)
-    where = found.parent.relative_to(root).as_posix()
-    raise FileNotFoundError(
-        f"{message}; frames were found in {found}: pass images={where if where != '.' else repr('')}"
-    )
+def _annotations(root: Path, annotations: str, kind: Kind, options: LabelOptions) -> Annotations:
+    """The labels of all videos; a folder that is missing is explained."""
+    if "{video}" not in annotations and not (root / Path(annotations).expanduser()).is_file():
+        existing_folder(root, annotations, argument="annotations")
+    return Annotations(root, annotations, kind=kind, options=options)
 
 
-def _chosen_sequences(
-    image_root: Path, root: Path, split_file: str | Path | None, sequences: Sequence[str] | None
-) -> Sequences:
-    """The videos to read, in the order of the split file or by name."""
-    if split_file is None:
-        folders = [
-            entry for entry in image_root.iterdir() if entry.is_dir() and not entry.name.startswith(".")
-        ]
-        found: Sequences = {
-            entry.name: None for entry in sorted(folders, key=lambda entry: natural_order(entry.name))
-        }
-    else:
-        found = read_split(root / Path(split_file).expanduser())
+def _video_files(root: Path, sequences: Sequence[str] | None) -> list[Path]:
+    """The video files of a folder, in the order of the numbers in their names."""
+    if not root.exists():
+        raise FileNotFoundError(f"no folder of videos {root}{neighbours(root)}")
+    files = [root] if root.is_file() else sorted(root.rglob("*"))
+    files = [
+        path for path in files if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
+    ]
     if sequences is not None:
-        unknown = sorted(set(sequences) - set(found))
-        if unknown:
-            raise ValueError(f"no videos {', '.join(unknown[:5])} among the {len(found)} in {image_root}")
-        found = {name: found[name] for name in sequences}
-    if not found and split_file is None and any(entry.is_file() for entry in image_root.iterdir()):
-        found = {".": None}  # the frames of one video lie in the folder itself
-    if not found:
-        where = split_file if split_file is not None else image_root
-        raise ValueError(f"no video folders in {where}: {contents(image_root)}")
-    missing = [name for name in found if not (image_root / name).is_dir()]
-    if missing:
-        raise ValueError(
-            f"{len(missing)} of {len(found)} videos in {split_file} are not in {image_root} (such as "
-            f"{missing[0]}; {contents(image_root)}): a partial dataset, or images names the folder of "
-            "another resolution"
-        )
-    first = image_root / next(iter(found))
-    deeper = None if holds_images(first) else frames_below(first)
-    if deeper is not None:
-        raise ValueError(
-            f"{first} is no folder of frames, but holds such folders: pass images="
-            f"{deeper.parent.relative_to(root).as_posix()}, and annotations likewise"
-        )
-    return found
+        files = [path for path in files if path.stem in set(sequences)]
+    if not files:
+        found = contents(root) if root.is_dir() else f"found {root.name}"
+        raise ValueError(f"no videos in {root}: expected files like a.mp4 or b.avi, {found}")
+    return sorted(files, key=lambda path: natural_order(str(path)))
 
 
-def _chosen_frames(folder: Path, frames: Sequence[str]) -> list[str]:
-    """File names of those frames of a folder that a split file names, in the folder's order."""
-    wanted = set(frames)
-    return [name for name in image_names(folder) if frame_name(name) in wanted]
+def _labels_beside(path: Path, kind: Kind, options: LabelOptions) -> LabelSource | None:
+    """The labels of a video file that lie beside it."""
+    place = masklets_beside(path, kind) or labels_beside(path)
+    if place is None or not place.exists():
+        return None
+    kind = "auto" if kind in ("sav", "sav-auto") else kind
+    return open_source(place, kind, video=path.stem, frames=None, options=options)
 
 
-def read_split(path: Path) -> Sequences:
-    """The videos that a split file names.
-
-    Args:
-        path: a text file, one video in a line, or `/JPEGImages/480p/dog/00000.jpg /Annotations/…/00000.png`
-            per frame, as DAVIS 2016 has it.
-
-    Returns:
-        Video -> names of its frames, None for all.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: an empty one, or one that names a place outside the dataset.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"no split file {path}{neighbours(path)}")
-    found: Sequences = {}
-    for line in path.read_text(encoding="utf-8-sig").split("\n"):
-        words = line.split()
-        if not words or words[0].startswith("#"):
-            continue
-        image = Path(words[0])
-        if image.suffix:  # a frame: its folder is the video
-            frames = found.setdefault(image.parent.name, [])
-            assert frames is not None
-            frames.append(image.stem)
-        else:
-            found[words[0].strip("/")] = None
-    for name in found:
-        if ".." in Path(name).parts:
-            raise ValueError(f"split file {path} names {name}, which lies outside the dataset; remove it")
-    if not found:
-        raise ValueError(f"split file {path} names no video")
-    return found
+def _require_some_beside(files: list[Path], kind: Kind) -> None:
+    """Raises where no file of a folder has labels beside it."""
+    for path in files:
+        place = masklets_beside(path, kind) or labels_beside(path)
+        if place is not None and place.exists():
+            return
+    raise ValueError(
+        f"no labels beside {len(files)} video files such as {files[0]}: expected "
+        f"{files[0].stem}_manual.json; pass annotations=null to do without"
+    )
 
 
 def _require_labels(video: FolderVideo, which: Literal["all", "first", "some"]) -> None:
@@ -284,7 +264,8 @@ def _require_labels(video: FolderVideo, which: Literal["all", "first", "some"]) 
     missing = [name for name in names if name not in video.labels.names]
     if missing:
         folder = video.labels.folder
-        found = contents(folder) if folder.is_dir() else "no such folder"
+        found = "no such folder" if not folder.is_file() else f"it has {len(video.labels.names)}"
+        found = contents(folder) if folder.is_dir() else found
         raise ValueError(
             f"{len(missing)} of {len(video)} frames of video {video.name} have no labels in {folder} (such "
             f"as {missing[0]}; {found}); pass labels=first or labels=some where that is meant, "

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vosssl.clip import VOID, Clip, Frame
 from vosssl.data.io import image_size, read_image
+from vosssl.data.label_sources import LabelSource
 from vosssl.data.listing import LabelFiles, frame_name, image_names
 from vosssl.data.readahead import read_ahead as iterate_ahead
 from vosssl.data.video_io import VideoReader
@@ -141,7 +142,7 @@ class FolderVideo(Video):
     Args:
         folder: the folder.
         names: file names of the frames, in order; None: all images in the folder.
-        labels: their label files.
+        labels: their labels, from whatever file.
         name: name of the video; None: the folder's.
         size: see Video.
         read_ahead: see Video.
@@ -155,7 +156,7 @@ class FolderVideo(Video):
         folder: str | Path,
         *,
         names: Sequence[str] | None = None,
-        labels: LabelFiles | None = None,
+        labels: LabelSource | None = None,
         name: str | None = None,
         size: Size | int | None = None,
         read_ahead: int = 0,
@@ -167,7 +168,7 @@ class FolderVideo(Video):
             raise ValueError(
                 f"no frame of video {self.name} was chosen from {self.folder}; check the split file"
             )
-        self.labels = LabelFiles() if labels is None else labels
+        self.labels: LabelSource = LabelFiles() if labels is None else labels
         self._native: Size | None = None
 
     @property
@@ -223,7 +224,7 @@ class FileVideo(Video):
 
     Args:
         path: the file.
-        labels: label files by frame name.
+        labels: labels by frame name.
         name: name of the video; None: the file's without suffix.
         size: see Video.
         read_ahead: see Video.
@@ -233,14 +234,14 @@ class FileVideo(Video):
         self,
         path: str | Path,
         *,
-        labels: LabelFiles | None = None,
+        labels: LabelSource | None = None,
         name: str | None = None,
         size: Size | int | None = None,
         read_ahead: int = 0,
     ) -> None:
         self.path = Path(path)
         super().__init__(self.path.stem if name is None else name, size=size, read_ahead=read_ahead)
-        self.labels = LabelFiles() if labels is None else labels
+        self.labels: LabelSource = LabelFiles() if labels is None else labels
         self._header: _Header | None = None
         self._count: int | None = None
 

@@ -9,8 +9,10 @@ from typing import Literal
 from torch import Tensor
 
 from vosssl.clip import Clip, Frame
+from vosssl.data.annotations import Kind, masklets_beside, open_source
 from vosssl.data.io import IMAGE_SUFFIXES
-from vosssl.data.listing import LabelFiles, label_names, labels_beside, neighbours
+from vosssl.data.label_sources import LabelOptions
+from vosssl.data.listing import frame_name, image_names, labels_beside, neighbours
 from vosssl.data.sources import CameraVideo, ClipVideo, FileVideo, FolderVideo, Video, fitted_size
 from vosssl.ops.resize import Size
 
@@ -70,8 +72,10 @@ def open_video(
     source: str | Path | int,
     *,
     annotations: str | Path | Literal["beside"] | None = "beside",
+    kind: Kind = "auto",
     binary: bool | None = None,
     on_wrong_size: Literal["error", "resize"] = "error",
+    ids: Literal["auto", "instance", "category"] = "auto",
     size: Size | int | None = None,
     read_ahead: int = 2,
 ) -> Video:
@@ -80,11 +84,14 @@ def open_video(
     Args:
         source: a video file, a folder of images, a DAVIS sequence folder (`JPEGImages/480p/dog`), or the
             number of a camera.
-        annotations: folder of label PNGs named like the frames. "beside" looks where DAVIS keeps them: the
-            same path with `Annotations` for `JPEGImages` (or `masks` for `images` or `frames`). None: no
-            labels.
-        binary: see LabelFiles.
-        on_wrong_size: see LabelFiles.
+        annotations: its labels: a folder of PNGs named like the frames, of a folder per object, or of LabelMe
+            JSON; a JSON file of COCO, YouTube-VIS, BURST or SA-V; an XML file of CVAT. "beside" looks where
+            DAVIS keeps them, the same path with `Annotations` for `JPEGImages` (or `masks` for `images` or
+            `frames`), and for SA-V's `_manual.json` beside a video file. None: no labels.
+        kind: their format, see `vosssl.data.annotations.Kind`; `auto` finds out.
+        binary: see LabelOptions.
+        on_wrong_size: see LabelOptions.
+        ids: see LabelOptions.
         size: see Video.
         read_ahead: see Video; a camera is never read ahead.
 
@@ -103,32 +110,38 @@ def open_video(
             f"no video {path}: expected a video file, a folder of frames or a camera number"
             + neighbours(path)
         )
-    folder = _label_folder(path, annotations)
-    names = {} if folder is None else label_names(folder)
-    labels = LabelFiles(folder or Path(), names, binary=binary, on_wrong_size=on_wrong_size)
-    video: Video
-    if path.is_dir():
-        video = FolderVideo(path, labels=labels, size=size, read_ahead=read_ahead)
-    elif path.suffix.lower() in IMAGE_SUFFIXES:
+    if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
         raise ValueError(f"{path} is a single image; pass the folder of its frames, {path.parent}")
+    place = _label_place(path, annotations, kind)
+    options = LabelOptions(binary=binary, on_wrong_size=on_wrong_size, ids=ids)
+    files = image_names(path) if path.is_dir() else None
+    frames = None if files is None else [frame_name(file) for file in files]
+    name = path.name if path.is_dir() else path.stem
+    labels = None if place is None else open_source(place, kind, video=name, frames=frames, options=options)
+    video: Video
+    if files is not None:
+        video = FolderVideo(path, names=files, labels=labels, size=size, read_ahead=read_ahead)
     else:
         video = FileVideo(path, labels=labels, size=size, read_ahead=read_ahead)
-    if labels.names and video.labelled is None:
-        theirs, ours = next(iter(names.values())), video.frame_names[0]
+    if labels is not None and labels.names and video.labelled is None:
+        theirs, ours = next(iter(labels.names)), video.frame_names[0]
         raise ValueError(
             f"no label file belongs to a frame of {path}: labels like {theirs}, frames like {ours}"
         )
     return video
 
 
-def _label_folder(path: Path, annotations: str | Path | None) -> Path | None:
-    """The folder of a video's labels, as `open_video` describes it."""
-    if annotations is None or annotations == "beside":
-        return None if annotations is None else labels_beside(path)
-    folder = Path(annotations).expanduser()
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no folder of annotations {folder}{neighbours(folder)}")
-    return folder
+def _label_place(path: Path, annotations: str | Path | None, kind: Kind) -> Path | None:
+    """The folder or file of a video's labels, as `open_video` describes it."""
+    if annotations is None:
+        return None
+    if annotations == "beside":
+        place = masklets_beside(path, kind) if path.is_file() else None
+        return place or labels_beside(path)
+    place = Path(annotations).expanduser()
+    if not place.exists():
+        raise FileNotFoundError(f"no folder of annotations {place}{neighbours(place)}")
+    return place
 
 
 def load_clip(
@@ -139,8 +152,10 @@ def load_clip(
     stride: int = 1,
     size: Size | int | None = None,
     annotations: str | Path | None = "beside",
+    kind: Kind = "auto",
     binary: bool | None = None,
     on_wrong_size: Literal["error", "resize"] = "error",
+    ids: Literal["auto", "instance", "category"] = "auto",
 ) -> Clip:
     """Reads a piece of a video into memory.
 
@@ -150,9 +165,11 @@ def load_clip(
         frames: how many; None: to the end.
         stride: distance between them.
         size: see Video.
-        annotations: folder of its labels, see `open_video`.
-        binary: see LabelFiles.
-        on_wrong_size: see LabelFiles.
+        annotations: its labels, see `open_video`.
+        kind: likewise.
+        binary: see LabelOptions.
+        on_wrong_size: see LabelOptions.
+        ids: see LabelOptions.
 
     Returns:
         The clip.
@@ -165,7 +182,9 @@ def load_clip(
         raise ValueError(
             f"load_clip got start {start}, frames {frames}, stride {stride}, expected 0, 1, 1 or more"
         )
-    video = open_video(path, annotations=annotations, binary=binary, on_wrong_size=on_wrong_size)
+    video = open_video(
+        path, annotations=annotations, kind=kind, binary=binary, on_wrong_size=on_wrong_size, ids=ids
+    )
     indices = range(start, len(video), stride)
     if frames is not None:
         indices = range(start, start + frames * stride, stride)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from vosssl.data.listing import LabelFiles
 from vosssl.data.prediction_set import Predictions
 from vosssl.data.sources import FolderVideo
 from vosssl.data.video import FirstFrames, Video
@@ -63,4 +64,6 @@ def _label_folder(video: Video) -> Path | None:
     """Where the label files of a video lie, if it has any."""
     if isinstance(video, FirstFrames):
         return _label_folder(video.whole)
-    return video.labels.folder if isinstance(video, FolderVideo) else None
+    if isinstance(video, FolderVideo) and isinstance(video.labels, LabelFiles):
+        return video.labels.folder
+    return None
