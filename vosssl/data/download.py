@@ -1,4 +1,4 @@
-"""Files from the web into a local cache: resumed, verified, whole or not there at all."""
+"""Files from the web: resumed, verified, whole or not there at all; into a cache or to a given place."""
 
 from __future__ import annotations
 
@@ -9,42 +9,64 @@ import os
 import re
 import ssl
 import sys
+import threading
 import time
 import urllib.error
 import urllib.parse
-import urllib.request
-from collections.abc import Iterator
-from http.client import HTTPException, HTTPMessage
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import TypeVar
 
 from tqdm import tqdm
+
+from vosssl.data import web
+from vosssl.data.ranges import ChangedError, Pieces
+from vosssl.data.web import DownloadError, RefusedError
 
 if sys.platform == "win32":
     import msvcrt
 else:
     import fcntl
 
+__all__ = ["DownloadError", "Wanted", "cache_folder", "cached_path", "download", "download_all", "locked"]
+
 logger = logging.getLogger(__name__)
 
 CHUNK = 1 << 20  # bytes read at once
-TIMEOUT = 30  # seconds without any byte before a connection counts as lost
 ATTEMPTS = 3  # connections in a row that bring nothing new before giving up
+RANGES_FROM = 64 << 20  # bytes; a smaller file gets one connection
 HASH_IN_NAME = re.compile(
     r"-([0-9a-f]{8,64})\.[A-Za-z0-9.]+$"
 )  # as in model-08c60483.pth: start of its SHA-256
 
+T = TypeVar("T")
+Progress = Callable[[int], object]  # called with bytes that came; less than 0 when some have to come again
 
-class DownloadError(ValueError):
-    """A file that could not be had; says why, and where to put it by hand."""
+
+@dataclass(frozen=True)
+class Wanted:
+    """One file for `download_all`.
+
+    Attributes:
+        url: http or https.
+        target: the file to write.
+        sha256: expected, in hex, at least its first 8 digits.
+        md5: expected, in hex.
+        bytes: expected size, where known.
+    """
+
+    url: str
+    target: Path
+    sha256: str | None = None
+    md5: str | None = None
+    bytes: int | None = None
 
 
-class _Transfer(NamedTuple):
-    """One server answer: how many bytes of the file come before it, the file's size, and its version."""
-
-    start: int
-    total: int | None
-    version: str
+class _StoppedError(Exception):
+    """Another file failed or the user pressed Ctrl-C; what came is kept."""
 
 
 def cache_folder() -> Path:
@@ -101,27 +123,55 @@ def download(
     target.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as held:
         if not target.exists():
-            held.enter_context(_locked(target.with_name(f".{target.name}.lock")))
-        if target.exists():  # before, or since another process let go of the lock
-            _verify(target, sha256, md5, f"delete {target}, or put the right file there")
-            return target
-        part = target.with_name(target.name + ".part")
-        logger.info("downloading %s to %s", url, target)
-        _fetch(url, part, target)
-        try:
-            _verify(part, sha256, md5, f"not kept; try again, or get it elsewhere and save it as {target}")
-        except DownloadError:
-            part.unlink()
-            raise
-        finally:
-            _version_file(part).unlink(missing_ok=True)
-        os.replace(part, target)
+            held.enter_context(locked(target.with_name(f".{target.name}.lock")))
+        _bring(Wanted(url, target, sha256, md5))
     return target
 
 
+def download_all(wanted: Sequence[Wanted], *, connections: int = 4, progress: Progress | None = None) -> None:
+    """Brings files to their places, several at once; a large one over several connections.
+
+    What is there already is verified and kept, also when a person put it there. The first failure and Ctrl-C
+    stop all; what came is kept, and the same call goes on from there. Callers hold a lock (`locked`): two
+    processes must not write one file.
+
+    Args:
+        wanted: the files.
+        connections: most connections at once.
+        progress: called with the bytes that came or were there, from one thread at a time.
+
+    Raises:
+        DownloadError: as `download`.
+        ValueError: connections below 1.
+    """
+    if connections < 1:
+        raise ValueError(f"connections is {connections}, expected at least 1")
+    stop, lock = threading.Event(), threading.Lock()
+
+    def report(count: int) -> None:
+        if stop.is_set():
+            raise _StoppedError
+        if progress is not None:
+            with lock:
+                progress(count)
+
+    at_once = max(1, min(connections, len(wanted)))
+    each = max(1, connections // at_once)
+    with ThreadPoolExecutor(at_once) as pool:
+        running = [pool.submit(_bring, file, connections=each, progress=report) for file in wanted]
+        try:
+            done, _ = wait(running, return_when=FIRST_EXCEPTION)
+        finally:
+            stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+    for future in sorted(done, key=running.index):
+        if not future.cancelled() and (error := future.exception()) and not isinstance(error, _StoppedError):
+            raise error
+
+
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds a lock that the system releases when the process ends, however it ends."""
+def locked(path: Path) -> Iterator[None]:
+    """Holds a lock file that the system releases when the process ends, however it ends; waits for it."""
     with open(path, "a+b") as file:
         if sys.platform == "win32":
             while True:
@@ -129,13 +179,45 @@ def _locked(path: Path) -> Iterator[None]:
                     msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
                     break
         else:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                logger.info("another process is downloading (%s); waiting for it", path)
+                fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _verify(path: Path, sha256: str | None, md5: str | None, advice: str) -> None:
-    """Raises a DownloadError when the file's checksum is another one."""
-    for kind, expected in (("sha256", sha256), ("md5", md5)):
+def _bring(wanted: Wanted, *, connections: int = 1, progress: Progress | None = None) -> None:
+    """Loads and verifies one file, or verifies the one that is there."""
+    target = wanted.target
+    if target.exists():
+        _verify(target, wanted, f"delete {target}, or put the right file there")
+        if progress is not None:
+            progress(_size(target))
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    logger.info("downloading %s to %s", wanted.url, target)
+    _fetch(wanted, part, connections, progress)
+    try:
+        _verify(part, wanted, f"not kept; try again, or get it elsewhere and save it as {target}")
+    except DownloadError:
+        part.unlink()
+        raise
+    finally:
+        _version_file(part).unlink(missing_ok=True)
+    os.replace(part, target)
+
+
+def _verify(path: Path, wanted: Wanted, advice: str) -> None:
+    """Raises a DownloadError when the file's size or checksum is another one."""
+    name = path.name.removesuffix(".part")
+    if wanted.bytes is not None and _size(path) != wanted.bytes:
+        raise DownloadError(
+            f"{name} has {_size(path)} bytes, expected {wanted.bytes}: it is damaged or another file; "
+            f"{advice}"
+        )
+    for kind, expected in (("sha256", wanted.sha256), ("md5", wanted.md5)):
         if expected is None:
             continue
         if not re.fullmatch(r"[0-9a-fA-F]{8,}", expected):
@@ -144,37 +226,69 @@ def _verify(path: Path, sha256: str | None, md5: str | None, advice: str) -> Non
             actual = hashlib.file_digest(file, kind).hexdigest()
         if not actual.startswith(expected.lower()):
             raise DownloadError(
-                f"{path.name.removesuffix('.part')} has {kind} {actual}, expected {expected}: "
-                f"it is damaged or another file; {advice}"
+                f"{name} has {kind} {actual}, expected {expected}: it is damaged or another file; {advice}"
             )
 
 
-def _fetch(url: str, part: Path, target: Path) -> None:
-    """Fills `part` with the file, over as many connections as bring it forward."""
+def _fetch(wanted: Wanted, part: Path, connections: int, progress: Progress | None) -> None:
+    """Fills `part` with the file, over several connections where the server can."""
+    pieces = Pieces(wanted.url, part)
+    if pieces.started or (
+        connections > 1 and not part.exists() and (wanted.bytes is None or wanted.bytes >= RANGES_FROM)
+    ):
+        remote = _persist(wanted, lambda: web.probe(wanted.url), lambda: 0)
+        if remote.ranges and remote.total is not None and remote.total >= RANGES_FROM:
+
+            def persist(action: Callable[[], None], position: Callable[[], int]) -> None:
+                _persist(wanted, action, position)
+
+            with contextlib.suppress(ChangedError):  # then from the beginning, over one connection
+                pieces.fetch(remote, connections=connections, progress=progress, persist=persist)
+                return
+        pieces.discard()
+    name = part.name.removesuffix(".part")
+    with tqdm(
+        unit="B", unit_scale=True, unit_divisor=1024, desc=name, disable=True if progress else None
+    ) as bar:
+        meter = _Meter(progress or bar.update, bar)
+        while not _persist(wanted, lambda: _fetch_once(wanted.url, part, meter), lambda: _size(part)):
+            pass
+
+
+class _Meter:
+    """Turns positions in a file into differences, also backwards when the file starts again."""
+
+    def __init__(self, progress: Progress, bar: tqdm) -> None:
+        self._progress, self._bar, self._at = progress, bar, 0
+
+    def at(self, position: int, *, total: int | None = None) -> None:
+        self._bar.total = total
+        self._progress(position - self._at)
+        self._at = position
+
+
+def _persist(wanted: Wanted, action: Callable[[], T], position: Callable[[], int]) -> T:
+    """Repeats what needs a connection for as long as it moves on."""
     failures = 0
     while True:
-        before = _size(part)
+        before = position()
         try:
-            if _fetch_once(url, part):
-                return
-            problem: Exception = HTTPException("the connection ended early")
+            return action()
         except urllib.error.HTTPError as error:
             if error.code < 500 and error.code != 429:
                 raise DownloadError(
-                    _by_hand(url, target, f"the server answered {error.code} {error.reason}")
+                    _by_hand(wanted, f"the server answered {error.code} {error.reason}")
                 ) from None
-            problem = error
+            problem: Exception = error
+        except RefusedError as error:
+            raise DownloadError(_by_hand(wanted, str(error))) from None
         except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError, ssl.SSLError) as error:
             problem = error
-        except _WebPageError:
-            raise DownloadError(
-                _by_hand(url, target, "the server sent a web page instead of the file")
-            ) from None
-        failures = 0 if _size(part) > before else failures + 1
+        failures = 0 if position() > before else failures + 1
         if failures >= ATTEMPTS:
             reason = getattr(problem, "reason", None) or problem
-            raise DownloadError(_by_hand(url, target, f"no connection ({reason})")) from None
-        logger.warning("download of %s interrupted at %d bytes (%s); going on", url, _size(part), problem)
+            raise DownloadError(_by_hand(wanted, f"no connection ({reason})")) from None
+        logger.info("download of %s interrupted (%s); going on", wanted.url, problem)
         _pause(failures)
 
 
@@ -183,20 +297,12 @@ def _pause(failures: int) -> None:
     time.sleep(0.5 * 2**failures - 0.5)
 
 
-class _WebPageError(Exception):
-    """The server sent HTML: a log-in, a confirmation, an error page."""
-
-
-def _fetch_once(url: str, part: Path) -> bool:
+def _fetch_once(url: str, part: Path, meter: _Meter) -> bool:
     """Appends to `part` what one connection gives; True when the file is whole."""
     have = _size(part)
     version = _version_file(part).read_text() if have and _version_file(part).exists() else ""
-    request = urllib.request.Request(url, headers={"User-Agent": "vosssl", "Accept-Encoding": "identity"})
-    if have and version:
-        request.add_header("Range", f"bytes={have}-")
-        request.add_header("If-Range", version)
     try:
-        response = _opener().open(request, timeout=TIMEOUT)
+        response = web.open_file(url, start=have if version else 0, version=version)
     except urllib.error.HTTPError as error:
         if error.code == 416:  # nothing after what we have: it was whole, or is of another version
             if error.headers.get("Content-Range") == f"bytes */{have}":
@@ -205,67 +311,19 @@ def _fetch_once(url: str, part: Path) -> bool:
             return False
         raise
     with response:
-        _check_answer(url, response.geturl(), response.headers)
-        transfer = _transfer(response.status, response.headers, have)
-        _version_file(part).write_text(transfer.version)
-        with open(part, "ab" if transfer.start else "wb") as file:
-            _copy(response, file, transfer, part.name.removesuffix(".part"))
-    return transfer.total is None or _size(part) == transfer.total
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    """Opens http and https, through the proxies of the environment; urllib's default would also open ftp."""
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler(),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
-        urllib.request.HTTPRedirectHandler(),
-        urllib.request.HTTPDefaultErrorHandler(),
-        urllib.request.HTTPErrorProcessor(),
-        urllib.request.UnknownHandler(),
-    ):
-        opener.add_handler(handler)
-    return opener
-
-
-def _check_answer(url: str, final_url: str, headers: HTTPMessage) -> None:
-    """Refuses redirections away from http(s) or from https to http, and web pages."""
-    scheme, final = urllib.parse.urlsplit(url).scheme, urllib.parse.urlsplit(final_url).scheme
-    if final not in ("http", "https") or (scheme == "https" and final == "http"):
-        raise DownloadError(f"{url} leads to {final_url}, which is not safe to load; get the file by hand")
-    if headers.get_content_type() == "text/html" and not urllib.parse.urlsplit(url).path.endswith("html"):
-        raise _WebPageError
-
-
-def _transfer(status: int, headers: HTTPMessage, have: int) -> _Transfer:
-    """What the answer's headers say; a server that ignores the range starts from the beginning."""
-    version = headers.get("ETag") or headers.get("Last-Modified") or ""
-    if version.startswith("W/"):  # a weak tag does not promise equal bytes
-        version = ""
-    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", headers.get("Content-Range") or "")
-    if status == 206 and match and int(match[1]) == have:
-        return _Transfer(have, int(match[2]), version)
-    if status == 206:
-        raise HTTPException(f"the server sent {headers.get('Content-Range')!r} for bytes from {have}")
-    length = headers.get("Content-Length")
-    return _Transfer(0, int(length) if length else None, version)
-
-
-def _copy(source: IO[bytes], file: IO[bytes], transfer: _Transfer, name: str) -> None:
-    """Writes the answer's body, showing progress on a terminal."""
-    with tqdm(
-        total=transfer.total,
-        initial=transfer.start,
-        unit="B",
-        unit_scale=True,
-        unit_divisor=1024,
-        desc=name,
-        disable=None,
-    ) as progress:
-        while chunk := source.read(CHUNK):
-            file.write(chunk)
-            progress.update(len(chunk))
+        answer = web.transfer(url, response.status, response.headers, have)
+        if version.startswith("size ") and answer.start and answer.version != version:
+            part.unlink()  # the size is all that tells one version from another
+            return False
+        _version_file(part).write_text(answer.version)
+        meter.at(answer.start, total=answer.total)
+        with open(part, "ab" if answer.start else "wb") as file:
+            while chunk := response.read1(CHUNK):
+                file.write(chunk)
+                meter.at(file.tell(), total=answer.total)
+    if answer.total is not None and _size(part) != answer.total:
+        raise HTTPException("the connection ended early")
+    return True
 
 
 def _size(path: Path) -> int:
@@ -277,5 +335,6 @@ def _version_file(part: Path) -> Path:
     return part.with_name(part.name + ".version")
 
 
-def _by_hand(url: str, target: Path, reason: str) -> str:
-    return f"cannot download {url}: {reason}. Get the file by other means and save it as {target}"
+def _by_hand(wanted: Wanted, reason: str) -> str:
+    address = web.browser_url(wanted.url)
+    return f"cannot download {address}: {reason}. Get the file by other means and save it as {wanted.target}"
