@@ -115,21 +115,24 @@ class VideoClips:
 
     def fingerprint(self) -> str:
         """A hash that changes when the clips may: other videos, frames, file sizes or times, or arguments."""
-        digest = hashlib.sha256()
-        settings = (
-            self.num_frames,
-            self.stride,
-            self.clips_per_video,
-            self._clip_size,
-            _described(self.transform),
-        )
-        digest.update(repr(settings).encode())
-        for video in self._drawn:
-            digest.update(f"{video.name} {video.promised_length} {video.size}".encode())
-            for path in _ends(video):
-                status = path.stat()
-                digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}".encode())
-        return digest.hexdigest()
+        settings = (self.num_frames, self.stride, self.clips_per_video, self._clip_size)
+        return videos_fingerprint(self._drawn, (*settings, described(self.transform)))
+
+
+def videos_fingerprint(videos: Sequence[Video], settings: object) -> str:
+    """A hash of what is drawn from and how.
+
+    Args:
+        videos: the videos; names, lengths, sizes, and size and time of their first and last file count.
+        settings: anything whose repr tells how they are drawn from.
+    """
+    digest = hashlib.sha256(repr(settings).encode())
+    for video in videos:
+        digest.update(f"{video.name} {video.promised_length} {video.size}".encode())
+        for path in _ends(video):
+            status = path.stat()
+            digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}".encode())
+    return digest.hexdigest()
 
 
 def _ends(video: Video) -> list[Path]:
@@ -143,11 +146,11 @@ def _ends(video: Video) -> list[Path]:
     )
 
 
-def _described(transform: object) -> object:
+def described(transform: object) -> object:
     """What a transform is made of, for the fingerprint."""
     if isinstance(transform, list | tuple):
-        return [_described(item) for item in transform]
+        return [described(item) for item in transform]
     if hasattr(transform, "__dict__"):
-        parts = {key: _described(value) for key, value in sorted(vars(transform).items())}
+        parts = {key: described(value) for key, value in sorted(vars(transform).items())}
         return type(transform).__qualname__, parts
     return repr(transform)
