@@ -1,4 +1,4 @@
-"""Every dataset yaml of frame folders builds on a miniature of the layout that it describes."""
+"""Every dataset yaml builds on a miniature of the layout that it describes, with the right labels."""
 
 from __future__ import annotations
 
@@ -6,19 +6,59 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from tests.data.videos import write_dataset, write_sequence, write_video
+from tests.data import miniatures
+from tests.data.videos import write_dataset, write_video
 from vosssl.data.sampling import ClipLoader
 
 CFG = Path(__file__).parents[2] / "cfg" / "data"
+
+TRAIN_LABELS = {  # data.train.annotations of each, None: it has no training part
+    "davis16": "Annotations/480p",
+    "davis17": "Annotations/480p",
+    "davis17_unsupervised": "Annotations_unsupervised/480p",
+    "davis17_testdev": None,
+    "ytvos2018": "train/Annotations",
+    "ytvos2019": "train/Annotations",
+    "mose": "train/Annotations",
+    "mose2": "train/Annotations",
+    "lvos1": "train/Annotations",
+    "lvos2": "train/Annotations",
+    "sav": "beside",
+    "burst": "train/all_classes.json",
+    "ovis": "annotations_train.json",
+    "vipseg": "panomasks",
+    "segtrack2": "GroundTruth",
+    "fbms59": "Trainingset/{video}/GroundTruth",
+    "ytvis2019": "train/instances.json",
+    "ytvis2021": "train/instances.json",
+    "coco": "annotations/instances_train2017.json",
+    "folder": "Annotations",
+}
+SMALLER = {  # the miniatures have four videos
+    name: {"train__part": [None, -2], "val__part": [-2, None]} for name in ("ovis", "ytvis2019", "ytvis2021")
+}
+SPARSE = {"sav": [0, 4, 8], "burst": [0, 3, 6, 9], "fbms59": [0, 9]} | {
+    name: [0] for name in ("davis17_testdev", "ytvos2018", "ytvos2019", "mose", "mose2")
+}
+VIDEOS = {
+    "sav": ["sav_c", "sav_d"],
+    "segtrack2": ["birdfall", "bmx"],
+    "fbms59": ["bear09", "cars1"],
+    "ytvis2019": ["d", "c"],  # in the order of the file
+    "ytvis2021": ["d", "c"],
+    "ovis": ["d", "c"],
+    "coco": ["000000000101", "000000000102"],
+}
 
 
 def composed(name: str, root: Path | None, **overrides: Any) -> Any:
     """The yaml as the command line composes it."""
     node = OmegaConf.load(CFG / f"{name}.yaml")
-    config = OmegaConf.create({"data": node})
+    config = OmegaConf.create({"data": node, "root": None})
     OmegaConf.set_struct(config, True)
     config.data.root = None if root is None else str(root)
     for key, value in overrides.items():
@@ -26,69 +66,65 @@ def composed(name: str, root: Path | None, **overrides: Any) -> Any:
     return config.data
 
 
-def lay_out(name: str, root: Path) -> None:
-    """The miniature: two training and two validation videos."""
-    size = (48, 64)
-    parts = {
-        "davis16": ("JPEGImages/480p", "Annotations/480p"),
-        "davis17": ("JPEGImages/480p", "Annotations/480p"),
-        "folder": ("JPEGImages", "Annotations"),
-        "ytvis2021": ("JPEGImages", "Annotations"),
-        "ytvos2019": ("{}/JPEGImages", "{}/Annotations"),
-        "coco": ("{}/JPEGImages", "{}/Annotations"),
-    }
-    splits = {"ytvos2019": "valid"}
-    images, labels = parts[name]
-    for split, videos in (("train", ("a", "b")), (splits.get(name, "val"), ("c", "d"))):
-        for video in videos:
-            write_sequence(
-                root / images.format(split) / video,
-                frames=1 if name == "coco" else 10,
-                annotations=root / labels.format(split) / video,
-                labelled=range(1) if name == "ytvos2019" else None,
-                size=size,
-            )
-    listed = {"davis17": "ImageSets/2017/{}.txt", "ytvis2021": "{}.txt", "davis16": "ImageSets/480p/{}.txt"}
-    if name in listed:
-        for split, videos in (("train", "ab"), ("val", "cd")):
-            path = root / listed[name].format(split)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            pairs = [
-                f"/{images}/{v}/{t:05d}.jpg /{labels}/{v}/{t:05d}.png" for v in videos for t in range(10)
-            ]
-            path.write_text("\n".join(pairs if name == "davis16" else videos))
+def built(node: Any) -> Any:
+    return instantiate(node, _convert_="all")
 
 
-NAMES = ["davis16", "davis17", "folder", "ytvis2021", "ytvos2019", "coco"]
+@pytest.mark.parametrize("name", list(TRAIN_LABELS))
+def test_the_labels_of_the_miniature_come_back(tmp_path: Path, name: str) -> None:
+    miniatures.lay_out(name, tmp_path)
+    videos = built(composed(name, tmp_path, **SMALLER.get(name, {})).val).videos()
+    assert [video.name for video in videos] == VIDEOS.get(name, ["c", "d"])
+    for video in videos:
+        clip = video.clip(range(len(video)))
+        assert clip.labels is not None and clip.labelled is not None
+        labelled = clip.labelled.nonzero().flatten().tolist()
+        assert labelled == SPARSE.get(name, list(range(len(video))))
+        for number in labelled:
+            expected = miniatures.truth(number if name != "coco" else int(video.name) - 101)
+            if name == "davis16" or video.name == "birdfall":
+                expected = expected.clamp(max=1)
+            if name == "vipseg":
+                expected[-1, -1] = 255
+            if name == "coco":  # the crowd lies below the objects
+                below = (expected == 0) & (torch.arange(miniatures.SIZE[0]) < 24)[:, None]
+                expected[below] = 255
+            assert torch.equal(clip.labels[number], expected), f"{video.name}, frame {number}"
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_yaml_trains_and_evaluates_on_its_layout(tmp_path: Path, name: str) -> None:
-    lay_out(name, tmp_path)
-    data = composed(name, tmp_path, size=32)
-    batch = next(ClipLoader(instantiate(data.train, _convert_="all"), batch_size=2).batches())
+@pytest.mark.parametrize("name", [name for name, labels in TRAIN_LABELS.items() if labels])
+def test_the_yaml_trains_with_and_without_labels(tmp_path: Path, name: str) -> None:
+    miniatures.lay_out(name, tmp_path)
+    overrides = SMALLER.get(name, {}) | {"size": 32}
+    batch = next(ClipLoader(built(composed(name, tmp_path, **overrides).train), batch_size=2).batches())
     assert batch.frames.shape == (2, 1 if name == "coco" else 4, 3, 32, 32)
     assert batch.labels is None
-    videos = instantiate(data.val, _convert_="all").videos()
-    assert {video.name for video in videos} >= {"c", "d"}
-    assert all(next(iter(video)).labels is not None for video in videos)
+    data = composed(name, tmp_path, train__annotations=TRAIN_LABELS[name], **overrides)
+    if name == "burst":
+        data.train.stride = 1
+    dataset = built(data.train)
+    clip = next(
+        clip for clip in (dataset[index % len(dataset)] for index in range(20)) if clip.labels is not None
+    )
+    assert clip.labels is not None and clip.labels.shape[1:] == (32, 32)
+    assert set(clip.labels.unique().tolist()) <= {0, 1, 2, 255}
 
 
 def test_video_files_need_no_more_than_a_folder(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", frames=20)
     data = composed("video", tmp_path, size=32)
-    batch = next(ClipLoader(instantiate(data.train, _convert_="all"), batch_size=2).batches())
+    batch = next(ClipLoader(built(data.train), batch_size=2).batches())
     assert batch.frames.shape == (2, 4, 3, 32, 32)
-    assert [video.name for video in instantiate(data.val, _convert_="all").videos()] == ["a"]
+    assert [video.name for video in built(data.val).videos()] == ["a"]
 
 
-@pytest.mark.parametrize("name", [*NAMES, "video"])
+@pytest.mark.parametrize("name", [*[name for name, labels in TRAIN_LABELS.items() if labels], "video"])
 def test_a_missing_root_is_asked_for(name: str) -> None:
     with pytest.raises(Exception, match=r"pass data\.root=FOLDER"):
-        instantiate(composed(name, None).train, _convert_="all")
+        built(composed(name, None).train)
 
 
 def test_a_dataset_in_the_wrong_place_is_explained_through_the_yaml(tmp_path: Path) -> None:
     write_dataset(tmp_path / "DAVIS", {"a": 6})
     with pytest.raises(Exception, match=r"pass root=.*DAVIS"):
-        instantiate(composed("davis17", tmp_path).val, _convert_="all")
+        built(composed("davis17", tmp_path).val)
