@@ -1,0 +1,134 @@
+"""The JSON beside frames: meta.json of YouTube-VOS and its like, and labels kept in JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from vosssl.data.check_findings import CheckReport, such_as
+from vosssl.data.listing import frame_name, label_names
+
+
+def check_meta(image_root: Path, annotations: Path | None, part: str, report: CheckReport) -> None:
+    """Compares meta.json beside a part's frames with the folders that are there.
+
+    Args:
+        image_root: the folder of frame folders; meta.json lies beside it.
+        annotations: the folder of label folders; None leaves the objects' frames unchecked.
+        part: for the findings.
+        report: gets them.
+    """
+    path = image_root.parent / "meta.json"
+    if not path.is_file():
+        if image_root.name == "JPEGImages" and image_root.parent.name in ("train", "valid", "test"):
+            message = f"no meta.json in {path.parent}: categories and the frames of objects are unknown"
+            report.add("note", "meta-missing", part, message)
+        return
+    content = _parsed(path, part, report)
+    videos = content.get("videos") if isinstance(content, dict) else None
+    if content is None:
+        return
+    if not isinstance(videos, dict):
+        report.add("warning", "meta-inconsistent", part, f"{path} holds no `videos`: not used")
+        return
+    found = {
+        entry.name for entry in image_root.iterdir() if entry.is_dir() and not entry.name.startswith(".")
+    }
+    _compare(path, sorted(videos.keys() - found), "names videos that are not there", part, report)
+    _compare(path, sorted(found - videos.keys()), "does not name videos that are there", part, report)
+    if annotations is not None and annotations.is_dir():
+        _compare(
+            path, _unlabelled(videos, annotations), "gives objects in frames without labels", part, report
+        )
+
+
+def _unlabelled(videos: dict[str, Any], annotations: Path) -> list[str]:
+    """Frames in which meta.json says that an object first appears, and that have no label file."""
+    missing = []
+    for name, video in videos.items():
+        objects = video.get("objects") if isinstance(video, dict) else None
+        labels = label_names(annotations / name)
+        if not isinstance(objects, dict) or not labels:
+            continue
+        for entry in objects.values():
+            frames = entry.get("frames") if isinstance(entry, dict) else None
+            if isinstance(frames, list) and frames and str(frames[0]) not in labels:
+                missing.append(f"{name}/{frames[0]}")
+    return missing
+
+
+def _compare(path: Path, names: list[str], what: str, part: str, report: CheckReport) -> None:
+    if names:
+        message = f"{path} {what} ({such_as(names, len(names))}): it belongs to another copy or release"
+        report.add("warning", "meta-inconsistent", part, message, count=len(names))
+
+
+def check_label_json(path: Path, image_root: Path, part: str, report: CheckReport) -> int | None:
+    """Looks into a JSON file of labels (YouTube-VIS, OVIS, COCO, BURST).
+
+    Args:
+        path: the file.
+        image_root: the folder of frame folders that it names.
+        part: for the findings.
+        report: gets them.
+
+    Returns:
+        The number of its tracks, None where that cannot be told.
+    """
+    content = _parsed(path, part, report)
+    if content is None:
+        return None
+    videos = (content.get("videos") or content.get("sequences")) if isinstance(content, dict) else None
+    tracks = content.get("annotations") if isinstance(content, dict) else None
+    if not isinstance(videos, list) and not isinstance(tracks, list):
+        message = (
+            f"{path} holds neither `videos` (or `sequences`) nor `annotations`: no labels that are known"
+        )
+        report.add("error", "labels-json", part, message)
+        return None
+    if isinstance(content, dict) and "videos" in content and not tracks:
+        message = f"{path} holds no annotations (as those of valid and test): nothing can be scored here"
+        report.add("error" if not part.startswith("train") else "warning", "labels-json", part, message)
+    missing = sorted(set(_absent(videos or (), image_root)))
+    if missing:
+        report.add(
+            "error" if len(missing) == len(videos or ()) else "warning",
+            "labels-json",
+            part,
+            f"{path} names {len(missing):,} of {len(videos or ()):,} videos that are not in {image_root} "
+            f"({such_as(missing, len(missing))}): a partial dataset, numbers are not comparable",
+            count=len(missing),
+        )
+    return len(tracks) if isinstance(tracks, list) else None
+
+
+def _absent(videos: Iterable[Any], image_root: Path) -> Iterable[str]:
+    """Videos whose first frame is not on disk."""
+    for video in videos:
+        if not isinstance(video, dict):
+            continue
+        files = video.get("file_names") or ()
+        if files:
+            first = Path(str(files[0]))
+            if not (image_root / first).is_file() and not _beside(image_root / first.parent, first):
+                yield str(first.parent)
+        elif "seq_name" in video:
+            place = Path(str(video.get("dataset", "")), str(video["seq_name"]))
+            if not (image_root / place).is_dir():
+                yield str(place)
+
+
+def _beside(folder: Path, wanted: Path) -> bool:
+    """The frame with another suffix."""
+    return folder.is_dir() and any(frame_name(path.name) == wanted.stem for path in folder.iterdir())
+
+
+def _parsed(path: Path, part: str, report: CheckReport) -> Any:
+    """The content of a JSON file; None, with a finding, where it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        report.add("error", "json-damaged", part, f"{path} is truncated or no JSON: {error}; get it again")
+        return None

@@ -1,0 +1,180 @@
+"""The parts of a dataset as a release or a yaml describes them, and their videos as folders on disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from vosssl.data.check_files import JUNK
+from vosssl.data.folders import read_split
+from vosssl.data.listing import frames_below, holds_images, natural_order
+
+ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".rar", ".7z", ".z01", ".001", ".part1")
+_NEAR = 200  # folders that are looked into for a misplaced root
+
+
+@dataclass(frozen=True, eq=False)
+class PartSpec:
+    """What a part should be.
+
+    Attributes:
+        name: train, val and the like.
+        images: folder of the frame folders, below root.
+        annotations: folder (or JSON file) of the labels; None where there are none.
+        split_file: names the videos; None for every folder.
+        labels: all, first, some or none: the frames that have to be labelled.
+        binary: labels are 0 and 255; None where that is not said.
+        videos: how many there are in the release; None where unknown.
+        frames: likewise.
+        objects: likewise, counted video by video.
+        fps: frames per second of the frames in the release.
+        more: what else the release says of the part.
+    """
+
+    name: str
+    images: str = "JPEGImages"
+    annotations: str | None = None
+    split_file: str | None = None
+    labels: str = "all"
+    binary: bool | None = None
+    videos: int | None = None
+    frames: int | None = None
+    objects: int | None = None
+    fps: float | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> PartSpec:
+        """From one entry of `release.expect`; keys that are not known are kept in `more`."""
+        known = {key: values[key] for key in cls.__dataclass_fields__ if key in values and key != "more"}
+        known["name"] = str(values.get("part", values.get("name", "all")))
+        if known.get("images") is None:
+            known["images"] = ""
+        if values.get("labels") is None:
+            known["labels"] = "none" if known.get("annotations") is None else "all"
+        if "binary" not in values and values.get("ids") is not None:
+            known["binary"] = values["ids"] in ("binary", "0/255")
+        more = {key: value for key, value in values.items() if key not in known and key != "part"}
+        return cls(**known, more=more)
+
+    def expected(self) -> dict[str, int]:
+        """The numbers that the release states."""
+        stated = {"videos": self.videos, "frames": self.frames, "objects": self.objects}
+        return {name: int(value) for name, value in stated.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class VideoFolders:
+    """The videos of a part on disk.
+
+    Attributes:
+        chosen: video -> names of its frames, None for all; only those that are there.
+        missing: videos of the split file that are not.
+        unlisted: video folders that the split file does not name.
+        empty: video folders without anything in them.
+        deeper: a folder of frames further down, where the videos hold folders instead of frames.
+        loose: whether the frames lie in the folder itself, as one video named ".".
+    """
+
+    chosen: dict[str, list[str] | None]
+    missing: list[str] = field(default_factory=list)
+    unlisted: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+    deeper: Path | None = None
+    loose: bool = False
+
+
+def video_folders(image_root: Path, split: Path | None) -> VideoFolders:
+    """Lists the videos below a folder, as FolderDataset would choose them.
+
+    Args:
+        image_root: the folder of frame folders.
+        split: the split file; None for every folder.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_split`.
+    """
+    listed = None if split is None else read_split(split)
+    folders = sorted(_folders(image_root), key=natural_order)
+    if listed is None:
+        chosen: dict[str, list[str] | None] = dict.fromkeys(folders)
+        if not chosen and holds_images(image_root):
+            return VideoFolders({".": None}, loose=True)
+        missing: list[str] = []
+    else:
+        chosen = {name: frames for name, frames in listed.items() if (image_root / name).is_dir()}
+        missing = [name for name in listed if name not in chosen]
+    deeper = None
+    if chosen and not holds_images(first := image_root / next(iter(chosen))):
+        deeper = frames_below(first)
+    empty = [name for name in chosen if next(os.scandir(image_root / name), None) is None]
+    unlisted = [] if listed is None else [name for name in folders if name not in listed]
+    return VideoFolders(chosen, missing, unlisted, empty, deeper)
+
+
+def _folders(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return [
+            entry.name
+            for entry in entries
+            if entry.is_dir() and not entry.name.startswith(".") and entry.name not in JUNK
+        ]
+
+
+def better_root(root: Path, below: str) -> Path | None:
+    """Where a folder `below` lies instead: in a folder of root, or above it; None when nowhere near."""
+    if not below:
+        return None
+    inside = (path for path in islice(root.glob("*/"), _NEAR))
+    deeper = (path for path in islice(root.glob("*/*/"), _NEAR))
+    for place in (*root.absolute().parents[:3], *sorted(inside), *sorted(deeper)):
+        if (place / below).is_dir():
+            return place
+    return None
+
+
+def same_folder_in_other_case(root: Path, below: str) -> Path | None:
+    """`jpegimages/480P` where `JPEGImages/480p` was expected: what another system would have found."""
+    place = root
+    for word in Path(below).parts:
+        found = next((path for path in place.glob("*/") if path.name.casefold() == word.casefold()), None)
+        if found is None:
+            return None
+        place = found
+    return place
+
+
+def archives_below(root: Path) -> list[Path]:
+    """Archives that lie where they were downloaded, in root or one folder below; shards are none."""
+    return [
+        path
+        for path in _near_files(root)
+        if path.name.lower().endswith(ARCHIVES) and not looks_like_shard(path.name)
+    ]
+
+
+def looks_like_shard(name: str) -> bool:
+    """Whether a tar is one of a numbered series, such as movi_e-train-000012.tar: read as it is."""
+    stem = name.removesuffix(".tar")
+    return stem != name and len(digits := stem.rpartition("-")[2]) >= 4 and digits.isdecimal()
+
+
+def junk_below(root: Path) -> list[Path]:
+    """What macOS and Windows leave in archives, in root or one folder below."""
+    return [path for path in _near_entries(root) if path.name.startswith(JUNK)]
+
+
+def _near_files(root: Path) -> Iterator[Path]:
+    return (path for path in _near_entries(root) if path.is_file())
+
+
+def _near_entries(root: Path) -> Iterator[Path]:
+    """Entries of root and of its first folders."""
+    for entry in sorted(islice(root.iterdir(), 10_000)):
+        yield entry
+        if entry.is_dir() and entry.name not in JUNK:
+            yield from islice(entry.iterdir(), 1000)
