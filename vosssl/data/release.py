@@ -30,11 +30,13 @@ class RemoteFile:
         part: what `download.parts` chooses it by; empty: always wanted.
         sha256: checksum in hex, or its first 8 digits or more; of joined pieces: of the whole.
         md5: checksum in hex.
+        sha1: checksum in hex, where the authors give no other.
         bytes: exact size, where known.
         unpack: whether it is an archive to unpack; otherwise it is put into place as it is.
         strip: leading folders of the archive's members to drop.
         into: folder below the root that gets the content.
         select: file name pattern of a listing.
+        open: whether it may be had although the release as a whole has a gate.
     """
 
     url: str | None = None
@@ -46,11 +48,13 @@ class RemoteFile:
     part: str = ""
     sha256: str | None = None
     md5: str | None = None
+    sha1: str | None = None
     bytes: int | None = None
     unpack: bool = True
     strip: int = 0
     into: str = ""
     select: str = "*"
+    open: bool = False
 
     def __post_init__(self) -> None:
         given = [source for source in _SOURCES if getattr(self, source)]
@@ -96,6 +100,7 @@ class Release:
         megabytes: rough size of the download, 10**6 bytes; None: unknown.
         unpacked_megabytes: rough size on disk afterwards.
         files: what to download.
+        default_parts: the parts that are meant when none is named; empty: all.
         expect: for each part what a complete copy holds, as `mode=check` compares it.
         variants: how releases differ on disk.
         note: what a user should know before, or has to do after.
@@ -108,6 +113,7 @@ class Release:
     megabytes: float | None = None
     unpacked_megabytes: float | None = None
     files: tuple[RemoteFile, ...] = ()
+    default_parts: tuple[str, ...] = ()
     expect: tuple[Mapping[str, Any], ...] = ()
     variants: tuple[Mapping[str, Any], ...] = ()
     note: str = ""
@@ -124,6 +130,7 @@ class Release:
         """
         values = dict(_known(block or {}, cls, "release"))
         values["files"] = tuple(_remote_file(entry) for entry in _list(values, "files"))
+        values["default_parts"] = tuple(_list(values, "default_parts"))
         for key, wanted in (("expect", "part"), ("variants", "name")):
             entries = _list(values, key)
             for entry in entries:
@@ -148,11 +155,12 @@ class Release:
         """The files of some parts, with those that belong to every part.
 
         Args:
-            parts: names of parts; None: all.
+            parts: names of parts; None: `default_parts`.
 
         Raises:
             ValueError: there is no such part.
         """
+        parts = parts or self.default_parts or None
         unknown = [part for part in parts or () if part not in self.parts]
         if unknown:
             there = f"it has {', '.join(self.parts)}" if self.parts else "it has no parts"
@@ -165,7 +173,7 @@ def _remote_file(entry: Any) -> RemoteFile:
         raise ValueError(f"release.files holds {entry!r}, expected mappings such as {{url: https://…/a.zip}}")
     values = dict(_known(entry, RemoteFile, "release.files"))
     values["urls"] = tuple(_list(values, "urls"))
-    kinds: dict[str, type] = {"unpack": bool, "strip": int, "bytes": int}
+    kinds: dict[str, type] = {"unpack": bool, "open": bool, "strip": int, "bytes": int}
     for key, value in values.items():
         wanted = kinds.get(key, str)
         if key != "urls" and value is not None and type(value) is not wanted:

@@ -241,7 +241,7 @@ def drive_refusal(page: str) -> str:
     if re.search(r"quota|too many users", text, re.IGNORECASE):
         return (
             "Google Drive has sent this file too often today (its quota is exceeded); it may work tomorrow, "
-            "or in a browser that is signed in to Google: open the address, add a shortcut to your own Drive, "
+            "or in a browser that is signed in to Google: open the address, add a shortcut to your Drive, "
             "make a copy of the file there and download the copy"
         )
     if re.search(r"sign in|request access|need access", text, re.IGNORECASE):
