@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vosssl.data.crc32c import SPARSE_MULTIPLE, crc32c, masked_crc32c
+from vosssl.data.crc32c import SPARSE_MULTIPLE, crc32c, masked
 
 
 def bitwise(payload: bytes) -> int:
@@ -62,4 +62,10 @@ def test_the_mask_is_that_of_tfrecord_files() -> None:
     # the header of a record of 24 bytes, computed by hand from crc32c of its eight length bytes
     crc = bitwise((24).to_bytes(8, "little"))
     expected = (((crc >> 15) | (crc << 17)) + 0xA282EAD8) % 2**32
-    assert masked_crc32c((24).to_bytes(8, "little")) == expected
+    assert masked(crc32c((24).to_bytes(8, "little"))) == expected
+
+
+@pytest.mark.parametrize("cut", [0, 1, 100, 70_000, 99_999])
+def test_a_message_in_parts_has_the_value_of_the_whole(cut: int) -> None:
+    payload = np.random.default_rng(1).integers(0, 256, 100_000, dtype=np.uint8).tobytes()
+    assert crc32c(payload[cut:], crc32c(payload[:cut])) == crc32c(payload)

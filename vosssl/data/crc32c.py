@@ -19,7 +19,7 @@ _FOLDED = 1 << 13  # 64-bit words that are left to halving; more than 5321, whic
 _SHORT = 256  # bytes below which a loop is faster
 
 
-def crc32c(payload: bytes | bytearray | memoryview) -> int:
+def crc32c(payload: bytes | bytearray | memoryview, previous: int = 0) -> int:
     """The CRC-32C of bytes.
 
     The message is a polynomial over two elements, the CRC its remainder. Blocks from its front are XORed to
@@ -28,6 +28,7 @@ def crc32c(payload: bytes | bytearray | memoryview) -> int:
 
     Args:
         payload: any bytes.
+        previous: the check value of the bytes before them, to go on from there.
 
     Returns:
         The check value as an unsigned 32-bit integer.
@@ -35,12 +36,14 @@ def crc32c(payload: bytes | bytearray | memoryview) -> int:
     Source: RFC 3720, appendix B.4 (test vectors); the polynomial is that of Castagnoli et al., 1993.
     """
     if len(payload) < _SHORT:
-        return _bytewise(payload)
+        return _bytewise(payload, previous)
     count = -(-len(payload) // 8)
     words = np.zeros(max(count, _FOLDED), np.uint64)  # zeros in front do not change a remainder
     octets = words.view(np.uint8)
     octets[-len(payload) :] = np.frombuffer(payload, np.uint8)
-    octets[len(octets) - len(payload) : len(octets) - len(payload) + 4] ^= 0xFF  # the register starts as ones
+    first = len(octets) - len(payload)
+    register = (previous ^ _ONES).to_bytes(4, "little")  # ones at the very beginning
+    octets[first : first + 4] ^= np.frombuffer(register, np.uint8)
     begin = 0
     for stride in _STRIDES:
         begin = _moved_to_the_end(words, begin, stride)
@@ -52,12 +55,11 @@ def crc32c(payload: bytes | bytearray | memoryview) -> int:
     return int(_times_power(tail, 1)[0]) ^ _ONES
 
 
-def masked_crc32c(payload: bytes | bytearray | memoryview) -> int:
-    """The CRC-32C as TFRecord files store it: rotated right by 15 bits, plus a constant.
+def masked(crc: int) -> int:
+    """A check value as TFRecord files store it: rotated right by 15 bits, plus a constant.
 
     Source: TensorFlow, "TFRecord and tf.train.Example", section on the file format.
     """
-    crc = crc32c(payload)
     return ((crc >> 15 | crc << 17) + _MASK_DELTA) & _ONES
 
 
@@ -120,8 +122,8 @@ def _byte_table() -> list[int]:
     return table
 
 
-def _bytewise(payload: bytes | bytearray | memoryview) -> int:
-    table, crc = _byte_table(), _ONES
+def _bytewise(payload: bytes | bytearray | memoryview, previous: int) -> int:
+    table, crc = _byte_table(), previous ^ _ONES
     for octet in bytes(payload):
         crc = table[(crc ^ octet) & 255] ^ crc >> 8
     return crc ^ _ONES

@@ -15,13 +15,14 @@ from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
-from vosssl.data.crc32c import masked_crc32c
+from vosssl.data.crc32c import crc32c, masked
 from vosssl.data.files import atomic_write
 
 Verify = Literal["first", "all", "none"]
 
 _HEADER = 12  # bytes: length and its check value
 _FOOTER = 4  # bytes: check value of the payload
+_CHUNK = 1 << 21  # bytes checked at once: records have 40 MB, which need not be in memory together
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})")
 
 
@@ -139,26 +140,33 @@ class TFRecordFile:
         offset, length = map(int, self.spans[number])
         place = Place(self.path, number, offset)
         with self.path.open("rb", buffering=0) as file:
-            if self.verify == "none" or (self.verify == "first" and number in self._verified):
-                yield Payload(place, length, file=file)
-                return
-            file.seek(offset)
-            content = _read_whole(file, length + _FOOTER)
-        if len(content) < length + _FOOTER:
-            raise place.error(f"the file ends after {len(content)} of {length + _FOOTER} bytes: truncated")
-        payload, stored = memoryview(content)[:length], int.from_bytes(content[length:], "little")
-        found = masked_crc32c(payload)
-        if found != stored:
-            raise place.error(
-                f"its {length} bytes have the check value {found:08x}, the file says {stored:08x}: damaged"
-            )
-        self._verified.add(number)
-        yield Payload(place, length, content=content)
+            if self.verify == "all" or (self.verify == "first" and number not in self._verified):
+                _check(file, place, length)
+                self._verified.add(number)
+            yield Payload(place, length, file=file)
 
     def read(self, number: int) -> bytes:
         """All bytes of one record; see `visit`."""
         with self.visit(number) as payload:
             return bytes(payload.read(0, payload.length))
+
+
+def _check(file: BinaryIO, place: Place, length: int) -> None:
+    """Raises where a payload does not fit its check value."""
+    buffer, crc, left = memoryview(bytearray(min(_CHUNK, length))), 0, length
+    file.seek(place.offset)
+    while left and (count := file.readinto(buffer[: min(left, _CHUNK)])):  # type: ignore[attr-defined]
+        crc = crc32c(buffer[:count], crc)
+        left -= count
+    footer = _read_whole(file, _FOOTER)
+    if left or len(footer) < _FOOTER:
+        found = length - left + len(footer)
+        raise place.error(f"the file ends after {found} of {length + _FOOTER} bytes: truncated")
+    stored = int.from_bytes(footer, "little")
+    if masked(crc) != stored:
+        raise place.error(
+            f"its {length} bytes have the check value {masked(crc):08x}, the file says {stored:08x}: damaged"
+        )
 
 
 def _read_whole(file: BinaryIO, count: int) -> bytes:
@@ -197,7 +205,7 @@ def scan_records(path: str | Path) -> np.ndarray:
             if len(header) < _HEADER:
                 raise place.error(f"the file ends after {end} bytes, inside its header: truncated")
             length, stored = int.from_bytes(header[:8], "little"), int.from_bytes(header[8:], "little")
-            if masked_crc32c(header[:8]) != stored:
+            if masked(crc32c(header[:8])) != stored:
                 hint = "" if spans else ", or this is no TFRecord file"
                 raise place.error(f"its length {length} does not fit its check value: damaged{hint}")
             following = start + _HEADER + length + _FOOTER
