@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from vosssl.clip import VOID, Clip, Frame
-from vosssl.data.io import read_labels, write_labels
+from vosssl.data.folders import FolderDataset
+from vosssl.data.io import read_labels, write_image, write_labels
 from vosssl.data.video import Video, clip_video
 from vosssl.engine.evaluator import (
     evaluate,
@@ -25,8 +26,9 @@ from vosssl.engine.evaluator import (
     predict,
     score,
 )
-from vosssl.engine.protocol import DISCOVERY, EvalProtocol, list_protocols, load_protocol
-from vosssl.engine.scoring import JFScorer, SegmentationScorer, scored_frames
+from vosssl.engine.protocol import DISCOVERY, list_protocols, load_protocol
+from vosssl.engine.report import Report
+from vosssl.engine.scoring import JFScorer, SegmentationScorer
 from vosssl.methods.copy_first_mask import CopyFirstMask
 from vosssl.methods.floors import GridSegmenter, grid_floor
 
@@ -54,14 +56,6 @@ def oracle(video: Video) -> Iterator[tuple[Frame, Tensor]]:
     for frame in video:
         assert frame.labels is not None
         yield frame, names[frame.labels.long()]
-
-
-def test_frames_that_a_protocol_skips_are_marked() -> None:
-    both = EvalProtocol("p", "semi-supervised", skip_first=True, skip_last=True)
-    assert list(scored_frames("abc", both)) == [("a", False), ("b", True), ("c", False)]
-    assert list(scored_frames("ab", both)) == [("a", False), ("b", False)]
-    assert list(scored_frames("a", DISCOVERY)) == [("a", True)]
-    assert list(scored_frames("", DISCOVERY)) == []
 
 
 @pytest.mark.parametrize("name", ["synthetic_semi", "synthetic_unsup"])
@@ -268,3 +262,132 @@ def test_a_video_without_truth_is_left_out(caplog: pytest.LogCaptureFixture) -> 
     assert not report.scores
     assert math.isnan(report.mean("video/ari"))
     assert "bare" in caplog.text
+
+
+def busy(name: str, *, length: int, binary: bool = False, void: bool = True) -> Clip:
+    """Noise, a frame without objects, an object that comes late, and a border of void."""
+    generator = torch.Generator().manual_seed(length)
+    labels = torch.zeros(length, 40, 60, dtype=torch.uint8)
+    for time in range(length):
+        labels[time, 5 : 15 + time, 5 + 2 * time : 15 + 2 * time] = 1
+        labels[time, 22:34, 20 - time : 34 - time] = 2
+    if length > 5:
+        labels[3] = 0
+        labels[4:, 2:12, 40:55] = 3
+    if void:
+        labels[:, :, -3:] = VOID
+    if binary:
+        labels = labels.clamp(max=1) * VOID
+    frames = torch.randint(0, 256, (length, 3, 40, 60), dtype=torch.uint8, generator=generator)
+    return Clip(name, frames, labels)
+
+
+def guess(video: Video) -> Iterator[tuple[Frame, Tensor]]:
+    """Some right, some wrong: five segments that depend on the image and on the truth."""
+    for frame in video:
+        assert frame.labels is not None
+        blocks = (frame.image[0].int() // 90 + 2 * (torch.arange(60) > 30)).to(torch.uint8)
+        yield frame, torch.where(frame.labels == 1, 1, blocks)
+
+
+def assert_same(live: Report, filed: Report) -> None:
+    """Everything but speed."""
+    assert list(live.scores) == list(filed.scores) and live.scores
+    assert list(live.curves) == list(filed.curves)
+    assert live.protocol == filed.protocol
+    speed = ("frames", "seconds", "frames_per_second")
+    assert {name: fact for name, fact in live.facts.items() if name not in speed} == dict(filed.facts)
+
+
+@pytest.mark.parametrize("frames", [None, 7])
+@pytest.mark.parametrize(
+    "protocol",
+    [
+        *("davis16-unsupervised", "davis17-unsupervised", "discovery", "movi-e-224", "ytvis2021-chunks"),
+        *("ytvis2021", "segtrack2", "vos-benchmark"),
+    ],
+)
+def test_live_labels_score_as_their_files_do(protocol: str, frames: int | None, tmp_path: Path) -> None:
+    chosen = DISCOVERY if protocol == "discovery" else load_protocol(protocol)
+    binary = protocol == "davis16-unsupervised"
+    clips = [busy("a", length=14, binary=binary), busy("b", length=9, binary=binary), busy("c", length=2)]
+    label_video = grid_floor(rows=2, columns=3) if binary else guess
+    for clip in clips:
+        assert clip.labels is not None
+        for time, truth in enumerate(clip.labels[:frames]):
+            write_labels(tmp_path / "truth" / clip.name / f"{time:05d}.png", truth)
+    videos = [clip_video(clip) for clip in clips]
+    predict(label_video, videos, tmp_path / "predicted", progress=False)
+    live = evaluate_discovery(label_video, videos, protocol=chosen, frames=frames, progress=False)
+    assert_same(live, evaluate(tmp_path / "predicted", tmp_path / "truth", chosen))
+    if frames is None:
+        assert_same(live, score(tmp_path / "predicted", videos, protocol=chosen, progress=False))
+
+
+@pytest.mark.parametrize("protocol", ["davis16-val", "davis17-val", "vos-benchmark", "burst-jf"])
+def test_live_lock_on_scores_as_its_files_do(protocol: str, tmp_path: Path) -> None:
+    binary = protocol == "davis16-val"
+    clips = [busy("a", length=12, binary=binary, void=False), busy("b", length=5, binary=binary, void=False)]
+    for clip in clips:
+        assert clip.labels is not None
+        for time, truth in enumerate(clip.labels):
+            write_labels(tmp_path / "truth" / clip.name / f"{time:05d}.png", truth)
+    videos = [clip_video(clip) for clip in clips]
+    live = evaluate_lock_on(CopyFirstMask(), videos, protocol=protocol, progress=False)
+    predict(follow(CopyFirstMask(), prompt_first=True, merge=binary), videos, tmp_path / "p", progress=False)
+    assert_same(live, evaluate(tmp_path / "p", tmp_path / "truth", protocol))
+    assert 0 < live.mean("J&F") < 1
+
+
+def test_a_video_too_short_is_left_out_and_named(caplog: pytest.LogCaptureFixture) -> None:
+    videos = [clip_video(scene("long")), clip_video(scene("short", length=2))]
+    report = evaluate_lock_on(CopyFirstMask(), videos, progress=False)
+    assert report.videos == ("long",)
+    assert report.facts["incomplete"] == (
+        "2 of the 30 sequences of davis17-val; nothing is scored in short: too short, or no object in a "
+        "scored frame"
+    )
+    assert "leaves out of its means: short" in caplog.text
+    with pytest.raises(ValueError, match="every sequence is too short"):
+        evaluate_lock_on(CopyFirstMask(), videos[1:], progress=False)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "lacking"),
+    [("sav-val", "own files"), ("lvos2-val", r"\*_meta.json"), ("ytvos2018-val", "the meta.json")],
+)
+def test_what_videos_do_not_carry_is_asked_for_in_one_line(
+    protocol: str, lacking: str, tmp_path: Path
+) -> None:
+    message = rf"{protocol} needs .*{lacking}.*mode=predict, then .*eval/score.py .*--protocol {protocol}"
+    with pytest.raises(ValueError, match=message) as raised:
+        evaluate_lock_on(CopyFirstMask(), [clip_video(scene())], protocol=protocol, progress=False)
+    assert "\n" not in str(raised.value)
+    with pytest.raises(ValueError, match=message):
+        score(tmp_path, [clip_video(scene())], protocol=protocol, progress=False)
+
+
+def test_listed_frames_are_followed_where_their_list_lies_beside_the_videos(tmp_path: Path) -> None:
+    clip = busy("a", length=11, void=False)
+    assert clip.labels is not None
+    for time in range(11):
+        write_image(tmp_path / "set/JPEGImages/a" / f"{5 * time:08d}.png", clip.frames[time])
+        write_labels(tmp_path / "set/Annotations/a" / f"{5 * time:08d}.png", clip.labels[time])
+    ranges = {"1": {"start": 0, "end": 40, "frame_nums": 9}, "3": {"start": 20, "end": 50, "frame_nums": 7}}
+    objects = {identity: {"frame_range": one} for identity, one in ranges.items()}
+    (tmp_path / "set/valid_meta.json").write_text(json.dumps({"videos": {"a": {"objects": objects}}}))
+    videos = FolderDataset(tmp_path / "set").videos()
+    live = evaluate_discovery(guess, videos, protocol=load_protocol("lvos2-val"), progress=False)
+    predict(guess, videos, tmp_path / "predicted", progress=False)
+    assert_same(live, evaluate(tmp_path / "predicted", tmp_path / "set/Annotations", "lvos2-val"))
+
+
+def test_labels_that_no_file_may_hold_are_refused_live() -> None:
+    def wrong(value: int, width: int) -> Any:
+        return lambda video: ((frame, torch.full((40, width), value).byte()) for frame in video)
+
+    for label_video, message in ((wrong(VOID, 60), "255"), (wrong(1, 61), r"\(40, 61\), its truth")):
+        with pytest.raises(ValueError, match=message):
+            evaluate_discovery(label_video, [clip_video(scene())], progress=False)
+    with pytest.raises(ValueError, match="5 scored frames of scene got no labels"):
+        evaluate_discovery(lambda video: (), [clip_video(scene())], progress=False)

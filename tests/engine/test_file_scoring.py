@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vosssl.data.io import write_labels
-from vosssl.engine import file_scoring
+from vosssl.engine import categories, file_scoring
 from vosssl.engine.file_scoring import evaluate
 from vosssl.engine.protocol import EvalProtocol, load_protocol
 from vosssl.engine.report import Report
@@ -80,7 +80,7 @@ def test_categories_follow_from_the_training_set_or_are_asked_for(tmp_path: Path
     (tmp_path / "train").mkdir()
     trained = {"videos": {"z": {"objects": {"1": {"category": "cat"}}}}}
     (tmp_path / "train/meta.json").write_text(json.dumps(trained))
-    file_scoring.object_groups.__globals__["_metadata"].cache_clear()
+    categories._metadata.cache_clear()
     report = evaluate(tmp_path / "pred", tmp_path / "valid", "ytvos2018-val")
     groups = {s.object: s.metric for s in report.scores if s.metric.startswith("J/") and "seen" in s.metric}
     assert groups == {1: "J/seen", 2: "J/unseen"}

@@ -21,10 +21,10 @@ from vosssl.engine.benchmark_table import with_published
 from vosssl.engine.checkpoint import FORMAT
 from vosssl.engine.distributed import World
 from vosssl.engine.evaluator import follow
-from vosssl.engine.protocol import load_protocol
+from vosssl.engine.protocol import DISCOVERY, LOCK_ON, load_protocol
 from vosssl.methods.copy_first_mask import CopyFirstMask
 from vosssl.modes.benchmark import compared, segmented
-from vosssl.modes.benchmark_data import EVERYTHING, GENERAL, Dataset
+from vosssl.modes.benchmark_data import Dataset
 from vosssl.modes.build import create_model, method_config
 from vosssl.modes.contenders import check_names, contender, open_contender
 from vosssl.modes.session import Session
@@ -40,7 +40,7 @@ def session(folder: Path) -> Session:
 def clips(*, count: int = 3, frames: int | None = None) -> Dataset:
     node = {"_target_": "vosssl.data.synthetic.SyntheticClips", "split": "val", "size": 32, "frames": 4}
     return Dataset(
-        "clips", node | {"count": count}, {"lock_on": GENERAL, "discovery": EVERYTHING}, frames=frames
+        "clips", node | {"count": count}, {"lock_on": LOCK_ON, "discovery": DISCOVERY}, frames=frames
     )
 
 
@@ -53,7 +53,7 @@ def footage(root: Path) -> Dataset:
             write_image(root / "JPEGImages" / name / f"{time:05d}.png", truth.expand(3, -1, -1))
             write_labels(root / "Annotations" / name / f"{time:05d}.png", truth)
     node = {"_target_": "vosssl.data.folders.FolderDataset", "root": str(root), "binary": True}
-    protocols = {"lock_on": load_protocol("davis16-val"), "discovery": EVERYTHING}
+    protocols = {"lock_on": load_protocol("davis16-val"), "discovery": DISCOVERY}
     return Dataset("davis16", node, protocols)
 
 

@@ -26,6 +26,12 @@ class ObjectMasks(NamedTuple):
     masks: Tensor
 
 
+def object_masks(labels: Tensor) -> ObjectMasks:
+    """The objects of an (H, W) label map."""
+    ids = object_ids(labels)
+    return ObjectMasks(ids, labels_to_masks(labels, ids))
+
+
 class Predictions(ABC):
     """Label maps of sequences on disk, read one frame at a time, by name.
 
@@ -82,9 +88,7 @@ class Predictions(ABC):
 
     def _masks(self, sequence: str, frame: str) -> ObjectMasks:
         """The objects of a frame at the size it is stored."""
-        labels = self._labels(sequence, frame)
-        ids = object_ids(labels)
-        return ObjectMasks(ids, labels_to_masks(labels, ids))
+        return object_masks(self._labels(sequence, frame))
 
     def labels(self, sequence: str, frame: str, *, size: Size | None = None, resize: bool = False) -> Tensor:
         """Reads the label map of one frame. Where objects overlap, one of them gets the pixel.

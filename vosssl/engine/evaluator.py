@@ -7,7 +7,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,14 +18,24 @@ from tqdm import tqdm
 
 from vosssl.clip import Frame
 from vosssl.data.files import path_inside
-from vosssl.data.io import read_labels, write_labels
-from vosssl.data.video import Video
-from vosssl.engine.file_scoring import TOGETHER, evaluate
+from vosssl.data.io import write_labels
+from vosssl.data.prediction_folders import require_ids
+from vosssl.data.prediction_set import object_masks, some
+from vosssl.data.predictions import open_predictions
+from vosssl.data.video import FirstFrames, Video
+from vosssl.data.video_truth import VideoTruth
+from vosssl.engine.file_scoring import evaluate
+from vosssl.engine.object_frames import scored_frames_of
 from vosssl.engine.protocol import DISCOVERY, EvalProtocol, load_protocol
 from vosssl.engine.report import Report
-from vosssl.engine.scoring import Curve, JFScorer, SegmentationScorer, scored_frames
-from vosssl.metrics.outlines import trace
-from vosssl.metrics.score import Score
+from vosssl.engine.score_cache import SequenceScores
+from vosssl.engine.sequence_scoring import (
+    TOGETHER,
+    SequenceScorer,
+    build_report,
+    require_followable,
+    require_scores,
+)
 from vosssl.propagation.segmenter import VideoSegmenter
 
 __all__ = [
@@ -160,43 +170,26 @@ def evaluate_discovery(
     frames: int | None = None,
     progress: bool = True,
 ) -> Report:
-    """Scores discovered objects in one pass: ARI, FG-ARI, mBO, mIoU (video and image), J and F after
-    matching.
+    """Scores discovered objects in one pass, nothing written; the report is that of `predict` and `score`.
 
     Args:
         label_video: a segmenter, or a function from videos to labels such as a floor. A segmenter that cannot
             start without the first frame's labels (a conditional slot network) gets them.
         videos: with truth on some frames; the other frames are segmented and not scored.
-        protocol: of J and F; matches proposals to objects.
+        protocol: what is compared; the default's metrics are ARI, FG-ARI, mBO, mIoU (video and image), and J
+            and F after matching.
         frames: only the first so many frames of each video.
         progress: show a bar.
 
     Returns:
-        The report; a video without any truth is left out, with a warning.
+        The report. A video without any truth, or too short for the protocol, is left out of the means, with
+        a warning and in the fact `incomplete`.
+
+    Raises:
+        ValueError: a protocol that needs files, see `require_followable`; labels that it does not allow, or
+            nothing to score in videos that have truth.
     """
-    label_video = _as_function(label_video)
-    scores: list[Score] = []
-    curves: list[Curve] = []
-    watch = Stopwatch()
-    for video in _with_bar(videos, "evaluate", progress=progress):
-        segmentation, matching = SegmentationScorer(video.name), JFScorer(video.name, protocol)
-        labelled = islice(watch.over(label_video(video)), frames)
-        truthful = ((frame, labels) for frame, labels in labelled if frame.labels is not None)
-        for (frame, labels), scored in scored_frames(truthful, protocol):
-            assert frame.labels is not None
-            labels = labels.to(frame.labels.device)
-            if matching.count is None:
-                matching.begin(frame.labels)
-            if scored:
-                matching.update(frame.name, labels, frame.labels)
-                segmentation.update(labels, frame.labels)
-        if matching.count is None:
-            log.warning("no frame of %s has labels; it is not scored", video.name)
-            continue
-        video_scores, video_curves = matching.finish()
-        scores += [*segmentation.finish(), *video_scores]
-        curves += video_curves
-    return Report(scores, protocol=protocol.name, curves=curves, facts=watch.facts)
+    return _evaluate_live(_as_function(label_video), videos, protocol, frames=frames, progress=progress)
 
 
 def evaluate_lock_on(
@@ -207,12 +200,12 @@ def evaluate_lock_on(
     frames: int | None = None,
     progress: bool = True,
 ) -> Report:
-    """Scores objects that were given in the first frame: J and F, nothing written.
+    """Scores objects that were given in the first frame, nothing written; see `evaluate_discovery`.
 
     Args:
         segmenter: any method that takes masks.
         videos: with truth.
-        protocol: of J and F; `semi-supervised`.
+        protocol: what is compared; `semi-supervised`.
         frames: only the first so many frames of each video.
         progress: show a bar.
 
@@ -220,24 +213,17 @@ def evaluate_lock_on(
         The report.
 
     Raises:
-        ValueError: a protocol without a prompt, or a video without labels.
+        ValueError: a protocol without a prompt, or as `evaluate_discovery` says.
     """
     protocol = load_protocol(protocol)
     if protocol.prompt != "first-frame":
         raise ValueError(f"{protocol.name} gives no prompt; use evaluate_discovery")
-    watch = Stopwatch()
+    videos = list(videos)
+    bare = next((video.name for video in videos if video.labelled is None), None)
+    if bare is not None:
+        raise ValueError(f"no frame of {bare} has labels; the first frame's are needed as the prompt")
     label_video = follow(segmenter, prompt_first=True, merge=protocol.merge_truth)
-
-    def sequences() -> Iterator[tuple[str, Iterator[_Pair]]]:
-        for video in _with_bar(videos, "evaluate", progress=progress):
-            pairs = (
-                _Pair(frame.name, labels.to(frame.labels.device), frame.labels)
-                for frame, labels in islice(watch.over(label_video(video)), frames)
-                if frame.labels is not None
-            )
-            yield video.name, pairs
-
-    return _score(sequences(), protocol, watch=watch)
+    return _evaluate_live(label_video, videos, protocol, frames=frames, progress=progress)
 
 
 def score(
@@ -252,82 +238,110 @@ def score(
     Args:
         predictions: `<video>/<frame>.png`, from any program.
         videos: with truth.
-        protocol: of J and F.
+        protocol: what is compared.
         progress: show a bar.
 
     Returns:
         The report.
 
     Raises:
-        FileNotFoundError: a scored frame has no prediction.
-        ValueError: a prediction of another size.
+        FileNotFoundError, ValueError: see `evaluate`; a video without truth, or a protocol that asks for more
+            than videos carry.
     """
-    root = Path(predictions)
+    protocol = load_protocol(protocol)
+    truth = VideoTruth(list(videos))
+    require_followable(protocol, truth)
+    return evaluate(open_predictions(predictions), truth, protocol, progress=progress)
 
-    def sequences() -> Iterator[tuple[str, Iterator[_Pair]]]:
-        for video in _with_bar(videos, "score", progress=progress):
-            pairs = (_Pair(f.name, root / video.name, f.labels) for f in video if f.labels is not None)
-            yield video.name, pairs
 
-    return _score(sequences(), load_protocol(protocol))
+def _evaluate_live(
+    label_video: LabelVideo,
+    videos: Iterable[Video],
+    protocol: EvalProtocol,
+    *,
+    frames: int | None,
+    progress: bool,
+) -> Report:
+    """What `evaluate` does with files, with labels as they are made."""
+    names: list[str] = []
+    sequences: SequenceScores = []
+    watch = Stopwatch()
+    has_truth = False
+    for video in _with_bar(videos, "evaluate", progress=progress):
+        known = video if frames is None else FirstFrames(video, frames)
+        names.append(video.name)
+        if known.labelled is None:
+            log.warning("no frame of %s has labels; it is not scored", video.name)
+            sequences.append(([], []))
+            continue
+        has_truth = True
+        labelled = islice(watch.over(label_video(video)), frames)
+        sequences += _sequence_scores(labelled, VideoTruth([known]), protocol)
+    report = build_report(protocol, names, sequences)
+    if has_truth:
+        require_scores(report, "these videos")
+    return replace(report, facts={**report.facts, **watch.facts})
+
+
+def _sequence_scores(
+    labelled: Iterable[tuple[Frame, Tensor]], truth: VideoTruth, protocol: EvalProtocol
+) -> SequenceScores:
+    """Scores the labels of the one video of `truth`, a few frames at a time."""
+    require_followable(protocol, truth)
+    (name,) = truth.sequences
+    wanted = scored_frames_of(truth, name, protocol)
+    scorer = SequenceScorer(truth, name, [protocol])
+    waiting: list[_Pair] = []
+    has_begun = False
+    for frame, labels in labelled:
+        if frame.labels is None:
+            continue
+        if not has_begun:
+            scorer.begin(frame.labels)
+            has_begun = True
+        if frame.name in wanted:
+            wanted.discard(frame.name)
+            waiting.append(_pair(name, frame.name, labels, frame.labels))
+        if len(waiting) == TOGETHER:
+            _update(scorer, waiting)
+    _update(scorer, waiting)
+    if wanted:
+        raise ValueError(f"{len(wanted)} scored frames of {name} got no labels: {some(sorted(wanted))}")
+    return scorer.finish(truth)
 
 
 class _Pair(NamedTuple):
-    """A frame's name, its labels or the folder that holds them, and its truth."""
+    """A frame's name, its labels, and its truth, (H, W) uint8."""
 
     frame: str
-    predicted: Tensor | Path
+    predicted: Tensor
     truth: Tensor
 
 
-def _score(
-    sequences: Iterable[tuple[str, Iterator[_Pair]]],
-    protocol: EvalProtocol,
-    *,
-    watch: Stopwatch | None = None,
-) -> Report:
-    """J and F of sequences of pairs. Label files of frames that are not scored are never opened."""
-    scores: list[Score] = []
-    curves: list[Curve] = []
-    for name, pairs in sequences:
-        scorer = JFScorer(name, protocol)
-        waiting: list[tuple[str, Tensor, Tensor]] = []
-        for pair, scored in scored_frames(pairs, protocol):
-            if scorer.count is None:
-                scorer.begin(pair.truth)
-            if scored:
-                waiting.append((pair.frame, _read(pair), pair.truth))
-            if len(waiting) == TOGETHER:
-                _update(scorer, waiting)
-        _update(scorer, waiting)
-        video_scores, video_curves = scorer.finish()
-        scores += video_scores
-        curves += video_curves
-    return Report(scores, protocol=protocol.name, curves=curves, facts=watch.facts if watch else {})
-
-
-def _update(scorer: JFScorer, waiting: list[tuple[str, Tensor, Tensor]]) -> None:
-    """Scores the frames that wait, all at once."""
-    if waiting:
-        names, predicted, truth = zip(*waiting, strict=True)
-        scorer.update_all(names, trace(torch.stack(predicted), torch.stack(truth)))
-        waiting.clear()
-
-
-def _read(pair: _Pair) -> Tensor:
-    if isinstance(pair.predicted, Tensor):
-        return pair.predicted
-    path = pair.predicted / f"{pair.frame}.png"
-    if not path.is_file():
-        where = "it has no folder" if not path.parent.is_dir() else f"{path.parent} has other frames"
-        raise FileNotFoundError(f"no prediction {path} for a scored frame: {where}")
-    labels = read_labels(path)
-    if labels.shape != pair.truth.shape:
+def _pair(video: str, frame: str, predicted: Tensor, truth: Tensor) -> _Pair:
+    """Labels that a prediction file would not be allowed to hold are refused here too."""
+    if predicted.shape != truth.shape:
         raise ValueError(
-            f"prediction {path} is {tuple(labels.shape)}, its truth is {tuple(pair.truth.shape)}; "
-            "resize it first"
+            f"labels of frame {frame} of {video} are {tuple(predicted.shape)}, its truth is "
+            f"{tuple(truth.shape)}; give labels at the size of the frames"
         )
-    return labels
+    predicted = predicted.to(truth.device)
+    require_ids(predicted, f"of frame {frame} of {video}")
+    return _Pair(frame, predicted, truth)
+
+
+@torch.inference_mode()
+def _update(scorer: SequenceScorer, waiting: list[_Pair]) -> None:
+    """Scores the frames that wait, all at once."""
+    if not waiting:
+        return
+    names, predicted, truth = zip(*waiting, strict=True)
+    if scorer.needs_labels:
+        scorer.update(names, predicted, truth, scored=[(True,)] * len(waiting))
+    if scorer.needs_masks:
+        for name, found, true in waiting:
+            scorer.update_masks(name, object_masks(found), object_masks(true), scored=(True,))
+    waiting.clear()
 
 
 def _as_function(label_video: LabelVideo | VideoSegmenter) -> LabelVideo:

@@ -22,22 +22,15 @@ from tqdm import tqdm
 
 from vosssl.data.io import read_labels
 from vosssl.data.prediction_folders import LabelFolders
-from vosssl.data.prediction_set import some
 from vosssl.data.predictions import Kind, Predictions, open_predictions
-from vosssl.engine.categories import object_groups
-from vosssl.engine.object_frames import object_frames, scored_frames_of
-from vosssl.engine.object_jf_scoring import ObjectJFScorer
-from vosssl.engine.object_scoring import ObjectScorer
+from vosssl.engine.object_frames import scored_frames_of
 from vosssl.engine.protocol import EvalProtocol, load_protocol
 from vosssl.engine.report import Report
 from vosssl.engine.score_cache import ScoreCache, SequenceScores
-from vosssl.engine.scoring import JFScorer, SegmentationScorer
-from vosssl.metrics.outlines import contingency_tables, trace
-from vosssl.ops.resize import resize_labels
+from vosssl.engine.sequence_scoring import TOGETHER, SequenceScorer, build_report, require_scores
 
 log = logging.getLogger(__name__)
 
-TOGETHER = 8  # frames looked at in one pass: more do not fit a core's cache, fewer cost a call each
 _ONCE = 31 << 20  # bytes, just below the largest array for which glibc changes its mind
 UNIT = 48  # frames that a process takes at a time, a multiple of common chunks
 
@@ -125,15 +118,11 @@ def evaluate(
         store.save(name, scores)
         found[name] = scores
     reports = [
-        _report(one, chosen, [found[name][place] for name in chosen]) for place, one in enumerate(protocols)
+        build_report(one, chosen, [found[name][place] for name in chosen])
+        for place, one in enumerate(protocols)
     ]
     for report in reports:
-        if not report.scores:
-            raise ValueError(
-                f"nothing is scored under {report.protocol}: no object of ids 1..254 in {work.truth.path} "
-                "(0 and 255 only, as in DAVIS 2016? then use davis16-val, or leave this protocol out), or "
-                "every sequence is too short for it"
-            )
+        require_scores(report, str(work.truth.path))
     return reports if isinstance(protocol, (list, tuple)) else reports[0]
 
 
@@ -176,15 +165,6 @@ class _Unit(NamedTuple):
     scored: list[tuple[bool, ...]]
 
 
-class _Scorers(NamedTuple):
-    """What one protocol measures of a sequence."""
-
-    regions: JFScorer | None
-    segments: SegmentationScorer | None
-    objects: ObjectScorer | None
-    object_jf: ObjectJFScorer | None
-
-
 def _chosen(work: _Work, sequences: Sequence[str] | None) -> list[str]:
     """Checks before any file is decoded that every scored frame has a prediction."""
     known = work.truth.sequences
@@ -225,45 +205,21 @@ def _score_all(
     bar = tqdm(
         total=sum(len(unit.frames) for unit in units), desc="score", unit="frame", disable=not progress
     )
-    joined: dict[str, list[_Scorers]] = {}
+    joined: dict[str, SequenceScorer] = {}
     left = {name: sum(unit.sequence == name for unit in units) for name in sequences}
-    for unit, scorers in zip(units, _scored(work, units, workers), strict=True):
+    for unit, scorer in zip(units, _scored(work, units, workers), strict=True):
         if unit.sequence in joined:
-            for before, later in zip(joined[unit.sequence], scorers, strict=True):
-                _absorb(before, later)
+            joined[unit.sequence].absorb(scorer)
         else:
-            joined[unit.sequence] = scorers
+            joined[unit.sequence] = scorer
         left[unit.sequence] -= 1
         bar.update(len(unit.frames))
         if not left[unit.sequence]:
-            yield unit.sequence, _finish(work, unit.sequence, joined.pop(unit.sequence))
+            yield unit.sequence, joined.pop(unit.sequence).finish(work.truth)
     bar.close()
 
 
-def _absorb(before: _Scorers, later: _Scorers) -> None:
-    if before.regions is not None and later.regions is not None:
-        before.regions.absorb(later.regions)
-    if before.segments is not None and later.segments is not None:
-        before.segments.absorb(later.segments)
-    if before.objects is not None and later.objects is not None:
-        before.objects.absorb(later.objects)
-    if before.object_jf is not None and later.object_jf is not None:
-        before.object_jf.absorb(later.object_jf)
-
-
-def _finish(work: _Work, sequence: str, scorers: list[_Scorers]) -> SequenceScores:
-    results = []
-    for protocol, (regions, segments, objects, object_jf) in zip(work.protocols, scorers, strict=True):
-        groups = object_groups(work.truth.path, sequence) if protocol.split == "seen-unseen" else None
-        scores, curves = objects.finish() if objects is not None else ([], [])
-        if regions is not None and regions.scored:
-            scores, curves = regions.finish(groups=groups)
-        whole = [score for one in (segments, object_jf) if one is not None for score in one.finish()]
-        results.append(([*whole, *scores], curves))
-    return results
-
-
-def _scored(work: _Work, units: list[_Unit], workers: int) -> Iterator[list[_Scorers]]:
+def _scored(work: _Work, units: list[_Unit], workers: int) -> Iterator[SequenceScorer]:
     """The units' results, in their order."""
     if workers < 1:
         raise ValueError(f"workers is {workers}, expected at least 1")
@@ -299,50 +255,34 @@ def _score_in_worker(unit: _Unit) -> bytes:
 
 
 @torch.inference_mode()
-def _score_unit(work: _Work, unit: _Unit) -> list[_Scorers]:
+def _score_unit(work: _Work, unit: _Unit) -> SequenceScorer:
     torch.empty(
         _ONCE, dtype=torch.uint8
     )  # after this glibc keeps freed arrays: a quarter less time in J and F
-    scorers = [
-        _Scorers(
-            JFScorer(unit.sequence, protocol) if protocol.region_metrics and not one_by_one else None,
-            SegmentationScorer(unit.sequence, protocol) if protocol.segmentation_metrics else None,
-            ObjectScorer(unit.sequence, protocol, frames=object_frames(work.truth, unit.sequence, protocol))
-            if one_by_one
-            else None,
-            ObjectJFScorer(unit.sequence, protocol) if protocol.object_jf_metrics else None,
-        )
-        for protocol in work.protocols
-        for one_by_one in (protocol.scores_whole_masks,)
-    ]
-    beginning = [one.regions for one in scorers if unit.first and one.regions is not None]
-    if beginning:
-        truth = work.truth.labels(unit.sequence, unit.frames[0])
-        for regions in beginning:
-            regions.begin(truth)
+    scorer = SequenceScorer(work.truth, unit.sequence, work.protocols)
+    if unit.first and scorer.needs_beginning:
+        scorer.begin(work.truth.labels(unit.sequence, unit.frames[0]))
     wanted = [place for place, scored in enumerate(unit.scored) if any(scored)]
     for start in range(0, len(wanted), TOGETHER):
         places = wanted[start : start + TOGETHER]
-        if any(protocol.frames == "video" for protocol in work.protocols):
-            _score_frames(work, unit, places, scorers)
-        if any(protocol.frames != "video" for protocol in work.protocols):
-            _score_masks(work, unit, places, scorers)
-    return scorers
+        if scorer.needs_labels:
+            _score_frames(work, unit, places, scorer)
+        if scorer.needs_masks:
+            _score_masks(work, unit, places, scorer)
+    return scorer
 
 
-def _score_masks(work: _Work, unit: _Unit, places: list[int], scorers: list[_Scorers]) -> None:
+def _score_masks(work: _Work, unit: _Unit, places: list[int], scorer: SequenceScorer) -> None:
     """Scores frames object by object, where a protocol asks for that."""
-    for frame in places:
-        name = unit.frames[frame]
+    for place in places:
+        name = unit.frames[place]
         true = work.truth.masks(unit.sequence, name)
         height, width = true.masks.shape[1:]
         predicted = work.predictions.masks(unit.sequence, name, size=(height, width), resize=work.resize)
-        for scored, (_, _, objects, _) in zip(unit.scored[frame], scorers, strict=True):
-            if objects is not None and scored:
-                objects.update((name,), (predicted,), (true,))
+        scorer.update_masks(name, predicted, true, scored=unit.scored[place])
 
 
-def _score_frames(work: _Work, unit: _Unit, places: list[int], scorers: list[_Scorers]) -> None:
+def _score_frames(work: _Work, unit: _Unit, places: list[int], scorer: SequenceScorer) -> None:
     """Scores label maps."""
     names = [unit.frames[place] for place in places]
     true = [work.truth.labels(unit.sequence, name) for name in names]
@@ -350,59 +290,4 @@ def _score_frames(work: _Work, unit: _Unit, places: list[int], scorers: list[_Sc
         work.predictions.labels(unit.sequence, name, size=(one.shape[0], one.shape[1]), resize=work.resize)
         for name, one in zip(names, true, strict=True)
     ]
-    if any(one.shape != true[0].shape for one in true):
-        raise ValueError(f"true labels of {unit.sequence} in {work.truth.path} are not all of one size")
-    maps = predicted, true
-    traced = {}
-    for place, (protocol, (regions, segments, _, object_jf)) in enumerate(
-        zip(work.protocols, scorers, strict=True)
-    ):
-        if regions is None and segments is None and object_jf is None:
-            continue
-        shape = protocol.crop, protocol.size
-        if shape not in traced:
-            pair = [[_shaped(one, protocol) for one in side] for side in maps]
-            traced[shape] = trace(pair[0], pair[1]), pair
-        outlines, pair = traced[shape]
-        scored = [unit.scored[frame][place] for frame in places]
-        if regions is not None:
-            regions.update_all(names, outlines, scored=scored)
-        if segments is not None:
-            for table, here in zip(contingency_tables(outlines, pair[0][0].numel()), scored, strict=True):
-                if here:
-                    segments.update_table(table)
-        if object_jf is not None:
-            for one, truth, here in zip(*pair, scored, strict=True):
-                if here:
-                    object_jf.update(one, truth)
-
-
-def _shaped(labels: Tensor, protocol: EvalProtocol) -> Tensor:
-    """(H, W) labels, cropped and resized as the protocol says."""
-    if protocol.crop == "center":
-        labels = _central_square(labels)
-    return labels if protocol.size is None else resize_labels(labels, protocol.size)
-
-
-def _central_square(labels: Tensor) -> Tensor:
-    """The largest central square of (H, W) labels, rounded as by torchvision, which takes 2 s to import."""
-    side = min(labels.shape)
-    top, left = (round((length - side) / 2) for length in labels.shape)
-    return labels[top : top + side, left : left + side]
-
-
-def _report(protocol: EvalProtocol, names: list[str], sequences: SequenceScores) -> Report:
-    scores = [score for one, _ in sequences for score in one]
-    curves = [curve for _, one in sequences for curve in one]
-    facts = {"compare_with": protocol.compare_with, "source": protocol.source}
-    empty = [name for name, (one, _) in zip(names, sequences, strict=True) if not one]
-    gaps = []
-    if protocol.videos and len(sequences) != protocol.videos:
-        gaps.append(f"{len(sequences)} of the {protocol.videos} sequences of {protocol.name}")
-    if empty:
-        gaps.append(f"nothing is scored in {some(empty)}: too short, or no object in a scored frame")
-    if gaps:
-        facts["incomplete"] = "; ".join(gaps)
-    if empty and scores:
-        log.warning("%s leaves out of its means: %s (too short, or no object)", protocol.name, some(empty))
-    return Report(scores, protocol=protocol.name, curves=curves, facts=facts)
+    scorer.update(names, predicted, true, scored=[unit.scored[place] for place in places])

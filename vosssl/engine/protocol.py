@@ -143,7 +143,18 @@ DISCOVERY = EvalProtocol(
     prompt="none",
     objects="any-frame",
     void=True,
+    metrics=("J", "F", *(f"{scope}/{name}" for scope in ("video", "image") for name in SEGMENTATION)),
     source="DAVIS 2019 unsupervised matching, objects of all frames, any number of segments",
+    compare_with="other rows of this table",
+)
+
+LOCK_ON = EvalProtocol(
+    name="lock-on",
+    task="semi-supervised",
+    skip_first=True,
+    skip_last=True,
+    extra_ids="ignore",
+    source="the rules of DAVIS 2017 val, for data that have no protocol of their own",
     compare_with="other rows of this table",
 )
 

@@ -24,7 +24,10 @@ _CODE = (
     "data",
     *(
         f"engine/{name}.py"
-        for name in ("scoring", "object_scoring", "object_frames", "file_scoring", "categories")
+        for name in (
+            *("scoring", "object_scoring", "object_jf_scoring", "object_frames"),
+            *("sequence_scoring", "file_scoring", "categories"),
+        )
     ),
 )
 

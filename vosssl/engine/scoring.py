@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,8 +18,6 @@ from vosssl.metrics.overlap import best_overlap, matched_overlap
 from vosssl.metrics.region_boundary import FrameJF, match_proposals, paired_jf, pairwise_jf, statistics
 from vosssl.metrics.score import Score
 from vosssl.ops.masks import object_ids
-
-Item = TypeVar("Item")
 
 
 class Curve(NamedTuple):
@@ -367,25 +365,3 @@ def segmentation_metrics(
         "mbo": best_overlap(table, ignore_background=not background),
         "miou": matched_overlap(table, ignore_background=not background),
     }
-
-
-def scored_frames(items: Iterable[Item], protocol: EvalProtocol) -> Iterator[tuple[Item, bool]]:
-    """Marks the frames that a protocol scores, one frame ahead so that the last one is known as the last.
-
-    Args:
-        items: frames in order, of any kind and number.
-        protocol: says whether the first and the last are skipped.
-
-    Yields:
-        Each item, whether it is scored.
-    """
-    first = True
-    waiting: list[Item] = []
-    for item in items:
-        if waiting:
-            yield waiting.pop(), not (first and protocol.skip_first)
-            first = False
-        waiting.append(item)
-    if waiting:
-        skipped = protocol.skip_last or (first and protocol.skip_first)
-        yield waiting.pop(), not skipped

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from vosssl.data.files import atomic_write
+from vosssl.data.prediction_set import some
 from vosssl.data.predictions import open_predictions
 from vosssl.data.video import Video
 from vosssl.data.video_truth import VideoTruth
@@ -25,6 +26,7 @@ from vosssl.engine.logs import peak_memory, reset_peak_memory
 from vosssl.engine.protocol import EvalProtocol
 from vosssl.engine.published import load_published
 from vosssl.engine.report import Report, clean, write_json
+from vosssl.engine.sequence_scoring import require_followable
 from vosssl.modes.benchmark_data import Dataset, datasets_of, plain_list
 from vosssl.modes.contenders import (
     Contender,
@@ -144,6 +146,8 @@ def _measured(
     where = f"{entry.name} on {dataset.name}, {task.replace('_', '-')}"
     facts: Mapping[str, Any] = {}
     try:
+        truth = VideoTruth(videos)
+        require_followable(protocol, truth)
         if opened is None:
             assert entry.predictions is not None
             predictions = entry.predictions
@@ -152,7 +156,7 @@ def _measured(
             _same_settings(predictions, entry, dataset, task, session)
             reset_peak_memory(session.device)
             facts = segmented(_label_video(opened, task, protocol), videos, predictions, session, where=where)
-        report = _scored(predictions, VideoTruth(videos), entry, protocol, session)
+        report = _scored(predictions, truth, entry, protocol, session)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{where}: {error}") from error
     except ValueError as error:
@@ -167,7 +171,7 @@ def _measured(
         training_data=entry.training_data,
         supervision=entry.supervision,
         source=entry.source,
-        notes=_notes(entry, opened, task),
+        notes=(*_notes(entry, opened, task), *_left_out(report, truth)),
         sequences={
             video: clean({metric: report.mean(metric, video=video) for metric in report.metrics})
             for video in report.videos
@@ -233,6 +237,13 @@ def _notes(entry: Contender, opened: Opened | None, task: Task) -> tuple[str, ..
     prompted = task == "discovery" and opened is not None and opened.segmenter.needs_prompt
     notes = {UNTRAINED: entry.is_untrained, PROMPTED: prompted}
     return tuple(note for note, holds in notes.items() if holds)
+
+
+def _left_out(report: Report, truth: VideoTruth) -> tuple[str, ...]:
+    """A footnote where some videos are not in the means."""
+    names = [name for name in truth.sequences if name not in report.videos]
+    note = f"nothing is scored in {some(names)}: too short, or no object in a scored frame"
+    return (note,) if names else ()
 
 
 def _block_notes(protocol: EvalProtocol, rows: Sequence[Row]) -> tuple[str, ...]:

@@ -11,22 +11,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from vosssl.data.video import FirstFrames, Video
-from vosssl.engine.protocol import DISCOVERY, METRICS, EvalProtocol, load_protocol
+from vosssl.engine.protocol import DISCOVERY, LOCK_ON, EvalProtocol, load_protocol
 from vosssl.modes.build import build
 from vosssl.modes.config import yaml_of
 from vosssl.modes.contenders import TASKS, Task
 from vosssl.modes.session import config_folders, from_checkpoint
 
-GENERAL = EvalProtocol(
-    name="lock-on",
-    task="semi-supervised",
-    skip_first=True,
-    skip_last=True,
-    extra_ids="ignore",
-    source="the rules of DAVIS 2017 val, for data that have no protocol of their own",
-    compare_with="other rows of this table",
-)
-EVERYTHING = replace(DISCOVERY, metrics=METRICS)  # objects found in data without a protocol of their own
 DATASET_KEYS = ("data", "name", "root", "limit", "protocols", "options")
 
 
@@ -122,8 +112,8 @@ def _of_data(
         name,
         node["data"]["val"],
         {
-            "lock_on": load_protocol(lock_on) if lock_on else GENERAL,
-            "discovery": load_protocol(discovery) if discovery else EVERYTHING,
+            "lock_on": load_protocol(lock_on) if lock_on else LOCK_ON,
+            "discovery": load_protocol(discovery) if discovery else DISCOVERY,
         },
         limit=limit,
         frames=frames,

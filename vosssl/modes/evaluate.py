@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vosssl.data.video import Video
 from vosssl.engine.evaluator import LabelVideo, evaluate_discovery, evaluate_lock_on
 from vosssl.engine.interfaces import FitResult
-from vosssl.engine.protocol import DISCOVERY, load_protocol
+from vosssl.engine.protocol import DISCOVERY, LOCK_ON, load_protocol
 from vosssl.engine.report import COMPARISON_COLUMNS, DAVIS_COLUMNS, Comparison, Report
 from vosssl.modes import pictures
 from vosssl.modes.build import build, create_segmenter
@@ -75,7 +75,8 @@ def score_and_report(
     )
     comparison.to_json(session.folder / "report.json")
     report.to_csv(session.folder / "scores.csv")
-    columns = DAVIS_COLUMNS if cfg.evaluate.task == "lock_on" else COMPARISON_COLUMNS
+    usual = DAVIS_COLUMNS if cfg.evaluate.task == "lock_on" else COMPARISON_COLUMNS
+    columns = report.metrics if cfg.evaluate.protocol else [one for one in usual if one in report.metrics]
     if cfg.mode == "eval":
         log.info("%s\n", report.table(columns=columns))
     alarms = "".join(
@@ -83,6 +84,14 @@ def score_and_report(
         for alarm in (training.alarms if training else ())
     )
     log.info("%s%s\n", comparison.table(columns=columns), alarms)
+    if report.protocol not in (DISCOVERY.name, LOCK_ON.name):
+        log.info("may be compared with: %s", report.facts["compare_with"])
+    gaps = [
+        report.facts.get("incomplete"),
+        cfg.evaluate.frames and f"first {cfg.evaluate.frames} frames of each",
+    ]
+    if any(gaps):
+        log.info("incomplete: %s", "; ".join(filter(None, gaps)))
     return comparison
 
 
@@ -97,7 +106,7 @@ def evaluated(cfg: DictConfig, segmenter: VideoSegmenter | LabelVideo, videos: S
         chosen = load_protocol(protocol) if protocol else DISCOVERY
         return evaluate_discovery(segmenter, videos, protocol=chosen, frames=frames)
     if task == "lock_on" and isinstance(segmenter, VideoSegmenter):
-        protocol = protocol or cfg.data.get("protocol") or "davis17-val"
+        protocol = protocol or cfg.data.get("protocol") or LOCK_ON
         return evaluate_lock_on(segmenter, videos, protocol=protocol, frames=frames)
     raise ValueError(f"evaluate.task is {task!r}, expected discovery or lock_on")
 
