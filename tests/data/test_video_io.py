@@ -9,7 +9,11 @@ import pytest
 import torch
 
 from tests.data.videos import number_shown, write_video
-from vosssl.data.video_io import VideoReader, VideoWriter
+from vosssl.data.video_io import Timeline, VideoReader, VideoWriter, read_timeline
+
+UNEVEN = (
+    Path(__file__).parents[1] / "goldens" / "video" / "uneven_bframes.mp4"
+)  # 60 frames every 40 ms, then 100
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".avi", ".webm", ".mkv"])
@@ -28,6 +32,54 @@ def test_seeking_arrives_exactly(tmp_path: Path) -> None:
             assert number_shown(reader.read()) == index
         with pytest.raises(ValueError, match="ends after 60 frames, asked for frame 70"):
             reader.seek(70)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".avi", ".webm", ".mkv"])
+def test_jumps_arrive_where_decoding_from_the_start_does(tmp_path: Path, suffix: str) -> None:
+    path = write_video(tmp_path / f"a{suffix}", frames=200)
+    with VideoReader(path) as reader:
+        frames = list(reader)
+    with VideoReader(path) as reader:
+        for index in (150, 10, 199, 60, 61, 140, 0):
+            reader.seek(index)
+            assert torch.equal(reader.read(), frames[index])  # type: ignore[arg-type]
+
+
+def test_jumps_are_exact_where_frames_follow_unevenly_and_depend_on_later_ones() -> None:
+    """H.264 with B-frames, two frame rates; OpenCV alone arrives elsewhere (see the end)."""
+    with VideoReader(UNEVEN) as reader:
+        assert [number_shown(frame) for frame in reader] == list(range(160))
+        times = reader.timeline.times
+    assert times is not None
+    assert len(times) == 160
+    with VideoReader(UNEVEN) as reader:
+        for index in (150, 59, 60, 159, 110, 80, 0, 130):
+            reader.seek(index)
+            assert number_shown(reader.read()) == index
+    plain = cv2.VideoCapture(str(UNEVEN))
+    plain.set(cv2.CAP_PROP_POS_FRAMES, 59)
+    assert number_shown(torch.from_numpy(plain.read()[1]).permute(2, 0, 1)) != 59
+
+
+def test_an_even_timeline_is_read_from_packets_alone(tmp_path: Path) -> None:
+    timeline = read_timeline(write_video(tmp_path / "a.mp4", frames=30))
+    assert timeline == Timeline(0.025)
+    assert timeline.frame_at(80, 0) == 2
+    assert timeline.frame_at(100, 0) is None  # half way between two frames
+    assert timeline.frame_at(0, 40) is None  # before the first
+
+
+def test_an_uneven_timeline_finds_frames_by_their_times() -> None:
+    timeline = Timeline(0.02, (0.0, 40.0, 140.0))
+    assert [timeline.frame_at(time, 0) for time in (0.0, 40.01, 140.0, 100.0)] == [0, 1, 2, None]
+    assert [timeline.number(index) for index in range(3)] == [0, 0, 2]
+
+
+def test_without_times_a_seek_decodes_from_the_start(tmp_path: Path) -> None:
+    with VideoReader(write_video(tmp_path / "a.mp4", frames=120), timeline=Timeline(0, ())) as reader:
+        for index in (100, 3, 119):
+            reader.seek(index)
+            assert number_shown(reader.read()) == index
 
 
 def test_a_file_that_is_no_video_is_refused_by_name(tmp_path: Path) -> None:

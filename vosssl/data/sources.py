@@ -15,7 +15,7 @@ from vosssl.data.io import image_size, read_image
 from vosssl.data.label_sources import LabelSource
 from vosssl.data.listing import LabelFiles, frame_name, image_names
 from vosssl.data.readahead import read_ahead as iterate_ahead
-from vosssl.data.video_io import VideoReader
+from vosssl.data.video_io import Timeline, VideoReader
 from vosssl.ops.resize import Size, resize_image, resize_labels, shorter_side
 
 CLIP_LIMIT = 4 << 30  # bytes of frames that one clip may hold; more is a mistake that would fill the memory
@@ -244,6 +244,7 @@ class FileVideo(Video):
         self.labels: LabelSource = LabelFiles() if labels is None else labels
         self._header: _Header | None = None
         self._count: int | None = None
+        self._timeline: Timeline | None = None
 
     @property
     def header(self) -> _Header:
@@ -275,10 +276,11 @@ class FileVideo(Video):
         if self._count is None:
             with VideoReader(self.path) as reader:
                 self._count = reader.count_frames(self.header.frame_count)
+                self._timeline = reader.timeline
         return self._count
 
     def _decode(self, indices: Iterable[int] | None, size: Size) -> Iterator[Frame]:
-        with VideoReader(self.path) as reader:
+        with VideoReader(self.path, timeline=self._timeline) as reader:
             if indices is None:
                 for index, image in enumerate(reader):
                     yield self._frame(index, image, size)

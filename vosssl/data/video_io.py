@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import errno
 import logging
+from bisect import bisect_left
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -20,8 +23,60 @@ from vosssl.data.files import atomic_write
 
 log = logging.getLogger(__name__)
 
+_RAW_PACKETS = -1  # OpenCV's pixel format that hands out packets as they are stored
 _SEEK_DECODES = 48  # frames; about two seconds, the usual distance between key frames
 _CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".webm": "VP80", ".mkv": "mp4v"}
+
+
+class Timeline(NamedTuple):
+    """When each frame of a file is shown, from which a frame that a jump arrived at is known by its time.
+
+    Attributes:
+        per_ms: frames per millisecond where they follow evenly.
+        times: milliseconds of every frame where they do not; None where they do. Empty: times do not tell.
+    """
+
+    per_ms: float
+    times: tuple[float, ...] | None = None
+
+    def frame_at(self, ms: float, first_ms: float) -> int | None:
+        """The frame that is shown at a time; None where no frame is."""
+        if self.times is None:
+            place = (ms - first_ms) * self.per_ms
+            return round(place) if abs(place - round(place)) < 0.4 and place > -0.4 else None
+        found = bisect_left(self.times, ms - _SAME_TIME)
+        near = found < len(self.times) and abs(self.times[found] - ms) < _SAME_TIME
+        return found if near else None
+
+    def number(self, index: int) -> int:
+        """The number that OpenCV gives to a frame: it counts as if frames followed evenly."""
+        if self.times is None:
+            return index
+        return int((self.times[min(index, len(self.times) - 1)] - self.times[0]) * self.per_ms)
+
+
+_SAME_TIME = 0.05  # milliseconds
+
+
+def read_timeline(path: str | Path) -> Timeline:
+    """The times of a file's frames: from its packets where they are even, else by decoding all of it."""
+    packets = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_FORMAT, _RAW_PACKETS])
+    times = sorted(_times(packets))  # packets come in the order of decoding
+    per_ms = packets.get(cv2.CAP_PROP_FPS) / 1000
+    packets.release()
+    if times and all(round((time - times[0]) * per_ms) == index for index, time in enumerate(times)):
+        return Timeline(per_ms)
+    frames = cv2.VideoCapture(str(path))
+    times = list(_times(frames))
+    per_ms = frames.get(cv2.CAP_PROP_FPS) / 1000
+    frames.release()
+    rises = all(after - before > 2 * _SAME_TIME for before, after in pairwise(times))
+    return Timeline(per_ms, tuple(times) if rises and per_ms > 0 else ())
+
+
+def _times(capture: cv2.VideoCapture) -> Iterator[float]:
+    while capture.grab():
+        yield capture.get(cv2.CAP_PROP_POS_MSEC)
 
 
 class VideoReader:
@@ -29,6 +84,8 @@ class VideoReader:
 
     Args:
         source: path of a video file, or the number of a camera.
+        timeline: of this file, where it is known from an earlier reader; else it is read when a seek first
+            jumps.
 
     Attributes:
         size: (H, W) in pixels.
@@ -41,8 +98,9 @@ class VideoReader:
         ValueError: no frame can be decoded; names the file or camera.
     """
 
-    def __init__(self, source: str | Path | int) -> None:
+    def __init__(self, source: str | Path | int, *, timeline: Timeline | None = None) -> None:
         self.source = source
+        self._timeline = timeline
         self.is_camera = isinstance(source, int)
         self._open()
         height, width = self._ahead.shape[:2] if self._ahead is not None else (0, 0)
@@ -73,6 +131,14 @@ class VideoReader:
             )
             raise ValueError(f"no frame can be read from {what} {self.source}: {hint}")
         self.position = 0
+        self._first_ms = float(self._capture.get(cv2.CAP_PROP_POS_MSEC))
+
+    @property
+    def timeline(self) -> Timeline:
+        """When the frames of this file are shown, see `read_timeline`."""
+        if self._timeline is None:
+            self._timeline = Timeline(0, ()) if isinstance(self.source, int) else read_timeline(self.source)
+        return self._timeline
 
     def read(self) -> Tensor | None:
         """The next frame, (3, H, W) uint8 RGB, or None at the end."""
@@ -93,28 +159,43 @@ class VideoReader:
         return ok
 
     def seek(self, index: int) -> None:
-        """Makes `read` return frame `index` next.
+        """Makes `read` return frame `index` next, the one that decoding from the start finds there.
 
-        Near ahead it decodes on; further it jumps, and where the container does not confirm the jump it
-        decodes from the start, which is slow but exact.
+        Near ahead it decodes on. Further it jumps to a key frame before, looks up by its time which frame
+        it arrived at, and decodes on from there; where that cannot be told it decodes from the start, which
+        is slow but exact.
 
         Raises:
             ValueError: a camera, or an index past the end.
         """
         if self.is_camera:
             raise ValueError(f"camera {self.source} cannot seek; iterate it")
-        if not self.position <= index < self.position + _SEEK_DECODES:
-            self._ahead = None
-            self._capture.set(cv2.CAP_PROP_POS_FRAMES, index)
-            self.position = index
-            if round(self._capture.get(cv2.CAP_PROP_POS_FRAMES)) != index:
-                self._capture.release()
-                self._open()
+        if not self.position <= index < self.position + _SEEK_DECODES and not self._jump(index):
+            self._capture.release()
+            self._open()
         while self.position < index:
             if not self.skip():
                 raise ValueError(
                     f"video {self.source} ends after {self.position} frames, asked for frame {index}"
                 )
+
+    def _jump(self, index: int) -> bool:
+        """Arrives at a frame that is known to be `index` or shortly before it; False where none was."""
+        timeline = self.timeline
+        if timeline.times == () or index < _SEEK_DECODES:
+            return False
+        number, back = timeline.number(index), 0
+        while number > back:
+            self._capture.set(cv2.CAP_PROP_POS_FRAMES, number - back)
+            ok, pixels = self._capture.read()
+            found = (
+                timeline.frame_at(self._capture.get(cv2.CAP_PROP_POS_MSEC), self._first_ms) if ok else None
+            )
+            if found is not None and found <= index:
+                self._ahead, self.position = pixels, found
+                return True
+            back = max(2 * back, _SEEK_DECODES)
+        return False
 
     def count_frames(self, promised: int) -> int:
         """Frames that can be decoded: `promised` when the video ends there, else counted one by one."""
