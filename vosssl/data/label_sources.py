@@ -159,6 +159,10 @@ class DrawnLabels(ABC):
         except (KeyError, TypeError, AttributeError, IndexError) as error:
             reason = f"there is no {error}" if isinstance(error, KeyError) else str(error)
             raise ValueError(f"labels of {self.where(frame)} are not as expected: {reason}") from error
+        except ValueError as error:
+            if str(self.folder) in str(error):
+                raise
+            raise ValueError(f"labels of {self.where(frame)}: {error}") from error
         if self.options.binary:
             labels = torch.where(labels == VOID, labels, labels.clamp(max=1))
         return fit_labels(labels, size, where=self.where(frame), on_wrong_size=self.options.on_wrong_size)
