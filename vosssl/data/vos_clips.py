@@ -57,10 +57,10 @@ class VosClips:
     """Clips of a few labelled frames with up to `max_objects` objects, as STCN, XMem and Cutie train on.
 
     Every labelled frame is equally likely as the first one (the prompt) where num_frames fit on one side of
-    it, and time runs forward or backward with the same chance where they fit on both. The distances between frames are uniform
-    among those of at most `max_jump` that stay inside the video. A first frame without a target is drawn
-    anew, five times in the same video, then in others; where the transform leaves no target in it, the
-    transform is drawn anew as well. Everything is decided by the draw.
+    it, and time runs forward or backward with the same chance where they fit on both. The distances between
+    frames are uniform among those of at most `max_jump` that stay inside the video. A first frame without a
+    target is drawn anew, five times in the same video, then in others; where the transform leaves no target
+    in it, the transform is drawn anew as well. Everything is decided by the draw.
 
     Deviation from the official loaders: these draw places that favour some frames (STCN's first frames are
     the least of a range that ends `max_jump` before the last; a sorted walk about a frame in Cutie starts and
