@@ -224,7 +224,8 @@ def _decode(task: VideoTask, images: list[str], labels: dict[str, str], facts: V
         if not task.plain or label.endswith(_OTHER_LABELS):
             _look_at_coded(path, size, facts)
             continue
-        ids = _look_at_labels(path, size, task.binary or "/" in label, facts)
+        binary = True if "/" in label else task.binary
+        ids = _look_at_labels(path, size, binary, facts, first=name == first_label)
         if ids is None:
             continue
         if name == first_label:
@@ -249,7 +250,9 @@ def _look_at_image(path: Path, facts: VideoFacts) -> Size | None:
     return size
 
 
-def _look_at_labels(path: Path, size: Size | None, binary: bool | None, facts: VideoFacts) -> set[int] | None:
+def _look_at_labels(
+    path: Path, size: Size | None, binary: bool | None, facts: VideoFacts, *, first: bool
+) -> set[int] | None:
     """Object ids of a label file that can be decoded."""
     place = f"{facts.name}/{path.name}"
     try:
@@ -276,7 +279,7 @@ def _look_at_labels(path: Path, size: Size | None, binary: bool | None, facts: V
         if len(present - {0, VOID}) > 1:
             facts.flaw("several-ids-but-binary", place)
         return {1} if present - {0} else set()
-    if only_ends:
+    if only_ends and binary is None and first:
         facts.flaw("zero-and-255", place)
     facts.void += VOID in present
     return present - {0, VOID}

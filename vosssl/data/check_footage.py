@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import tarfile
@@ -40,7 +39,6 @@ def look_at_footage(path: Path) -> VideoFacts:
         Its frames as they can be decoded, with flaws where it does not open or promises others.
     """
     facts = VideoFacts(path.name)
-    logging.getLogger("vosssl.data").setLevel(logging.ERROR)  # it warns of what is reported here
     try:
         with VideoReader(path) as reader:
             promised = reader.frame_count or 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -11,9 +11,8 @@ from typing import Any
 
 from vosssl.data.check_files import JUNK
 from vosssl.data.folders import read_split
-from vosssl.data.listing import frames_below, holds_images, natural_order
+from vosssl.data.listing import frames_below, holds_images, natural_order, near_entries
 
-ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".rar", ".7z", ".z01", ".001", ".part1")
 _NEAR = 200  # folders that are looked into for a misplaced root
 
 
@@ -57,7 +56,7 @@ class PartSpec:
         if values.get("labels") is None:
             known["labels"] = "none" if known.get("annotations") is None else "all"
         if "binary" not in values and values.get("ids") is not None:
-            known["binary"] = values["ids"] in ("binary", "0/255")
+            known["binary"] = True if values["ids"] in ("binary", "0/255") else None
         more = {key: value for key, value in values.items() if key not in known and key != "part"}
         return cls(**known, more=more)
 
@@ -148,33 +147,6 @@ def same_folder_in_other_case(root: Path, below: str) -> Path | None:
     return place
 
 
-def archives_below(root: Path) -> list[Path]:
-    """Archives that lie where they were downloaded, in root or one folder below; shards are none."""
-    return [
-        path
-        for path in _near_files(root)
-        if path.name.lower().endswith(ARCHIVES) and not looks_like_shard(path.name)
-    ]
-
-
-def looks_like_shard(name: str) -> bool:
-    """Whether a tar is one of a numbered series, such as movi_e-train-000012.tar: read as it is."""
-    stem = name.removesuffix(".tar")
-    return stem != name and len(digits := stem.rpartition("-")[2]) >= 4 and digits.isdecimal()
-
-
 def junk_below(root: Path) -> list[Path]:
     """What macOS and Windows leave in archives, in root or one folder below."""
-    return [path for path in _near_entries(root) if path.name.startswith(JUNK)]
-
-
-def _near_files(root: Path) -> Iterator[Path]:
-    return (path for path in _near_entries(root) if path.is_file())
-
-
-def _near_entries(root: Path) -> Iterator[Path]:
-    """Entries of root and of its first folders."""
-    for entry in sorted(islice(root.iterdir(), 10_000)):
-        yield entry
-        if entry.is_dir() and entry.name not in JUNK:
-            yield from islice(entry.iterdir(), 1000)
+    return [path for path in near_entries(root) if path.name.startswith(JUNK)]

@@ -144,7 +144,7 @@ def _labels(tally: PartTally, report: CheckReport) -> str:
     if not kinds:
         return ""
     only_ends = kinds["0/255"] > 0.9 * kinds.total()
-    if spec.binary is False and only_ends:
+    if spec.more.get("ids") == "palette" and only_ends:
         report.add(
             "warning",
             "other-labels",

@@ -74,7 +74,7 @@ def report_series(series: Series, expected_shards: int | None, report: CheckRepo
         train = part.startswith("train")
         effect = "training works on the rest" if train else "scores are of the rest"
         report.add(
-            "error" if series.kind == "tfrecord" else "warning",
+            "error",
             "shards-missing",
             part,
             f"{absent:,} of {total:,} shards are missing{f' ({such_as(names, absent)})' if names else ''}: "

@@ -42,8 +42,8 @@ FLAWS: dict[str, tuple[Severity, str, str]] = {  # code -> severity, what (a cou
         "compression changes ids, so they are not read; get the PNGs",
     ),
     "zero-and-255": (
-        "warning",
-        "label files that hold only 0 and 255",
+        "error",
+        "first label files that hold only 0 and 255",
         "one object as in DAVIS 2016 (pass binary=true), or void without any object (pass binary=false)?",
     ),
     "several-ids-but-binary": (

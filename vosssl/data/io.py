@@ -132,7 +132,9 @@ def _opened(path: str | Path, encoded: bytes | None = None) -> Image.Image:
         return Image.open(path if encoded is None else BytesIO(encoded))
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         length = len(encoded) if encoded is not None else Path(path).stat().st_size
-        raise ValueError(f"{path} ({length} bytes) is no readable image file: {error}") from error
+        raise ValueError(
+            f"{path} ({length} bytes) is no readable image file, or truncated: {error}; get it again"
+        ) from error
 
 
 def read_labels(

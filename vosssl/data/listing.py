@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from pathlib import Path
@@ -35,6 +35,19 @@ _BESIDE = {
     "images": "masks",
     "frames": "masks",
 }  # where labels lie beside frames
+_ARCHIVES = (
+    ".zip",
+    ".tar",
+    ".tgz",
+    ".tar.gz",
+    ".tar.bz2",
+    ".tar.xz",
+    ".rar",
+    ".7z",
+    ".z01",
+    ".001",
+    ".part1",
+)
 _LOSSY = (".jpg", ".jpeg", ".webp")  # compression changes ids, so these are never labels
 
 
@@ -165,3 +178,22 @@ def neighbours(path: Path) -> str:
     """What is beside a missing path, for messages."""
     parent = path.absolute().parent
     return f"; {parent}: {contents(parent)}" if parent.is_dir() else f"; no folder {parent} either"
+
+
+def near_entries(root: Path) -> Iterator[Path]:
+    """What lies in a folder and in the folders of it, as far as is needed for messages."""
+    for entry in sorted(islice(root.iterdir(), 10_000)):
+        yield entry
+        if entry.is_dir() and entry.name != "__MACOSX":
+            yield from islice(entry.iterdir(), 1000)
+
+
+def archives_below(root: Path) -> list[Path]:
+    """Archives that lie where they were downloaded, in a folder or one below; shards are none."""
+    found = (path for path in near_entries(root) if path.name.lower().endswith(_ARCHIVES))
+    return [path for path in found if not _looks_like_shard(path.name) and path.is_file()]
+
+
+def _looks_like_shard(name: str) -> bool:
+    """Whether a tar is one of a numbered series, such as movi_e-train-000012.tar: read as it is."""
+    return re.fullmatch(r".+-\d{4,}\.tar", name) is not None

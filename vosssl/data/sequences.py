@@ -8,6 +8,7 @@ from pathlib import Path
 from vosssl.data.annotations import listed_in
 from vosssl.data.label_sources import ListedVideo
 from vosssl.data.listing import (
+    archives_below,
     contents,
     frame_name,
     frames_below,
@@ -45,7 +46,9 @@ def existing_folder(root: Path, below: str, *, argument: str) -> Path:
         raise FileNotFoundError(f"{message}; pass annotations=null for footage without labels")
     found = frames_below(root)
     if found is None:
-        raise FileNotFoundError(message)
+        packed = archives_below(root)
+        still = f"; {packed[0].name} is still packed: unpack it, or use mode=download" if packed else ""
+        raise FileNotFoundError(f"{message}{still}")
     where = found.parent.relative_to(root).as_posix()
     raise FileNotFoundError(
         f"{message}; frames were found in {found}: pass images={where if where != '.' else repr('')}"
