@@ -243,12 +243,33 @@ def contact_sheet(clips: Sequence[InspectedClip], *, columns: int = 8, width: in
     """
     if not clips:
         raise ValueError("contact_sheet got no clips, expected at least one")
-    blocks: list[Tensor] = []
+    blocks = []
     for clip in clips:
         without_attention = replace(clip, attention=None)
         scores = "  ".join(f"{name} {value:.2f}" for name, value in clip.metrics.items())
         grid = tile(_slot_rows(without_attention, columns=columns, width=width)).cpu()
-        blocks += [_heading(f"{clip.name}   {scores}", width=grid.shape[2]), grid]
+        blocks.append(titled(f"{clip.name}   {scores}", grid))
+    return stacked(blocks)
+
+
+def titled(text: str, picture: Tensor) -> Tensor:
+    """A picture (3, H, W) uint8 below one line of text, which is cut at its width: (3, H', W) uint8."""
+    return torch.cat([_heading(text, width=picture.shape[2]), picture], dim=1)
+
+
+def packed(blocks: Sequence[Tensor], *, width: int) -> list[Tensor]:
+    """Pictures (3, h, w) uint8 side by side, as rows of at most `width` pixels where they can be."""
+    rows: list[list[Tensor]] = []
+    for block in blocks:
+        if rows and sum(picture.shape[2] for picture in rows[-1]) + block.shape[2] <= width:
+            rows[-1].append(block)
+        else:
+            rows.append([block])
+    return [_beside(row) for row in rows]
+
+
+def stacked(blocks: Sequence[Tensor]) -> Tensor:
+    """At least one picture (3, h, w) uint8 below each other, narrower ones widened by paper: (3, H, W)."""
     widest = max(block.shape[2] for block in blocks)
     return torch.cat([_widen(block, widest) for block in blocks], dim=1)
 
@@ -298,6 +319,14 @@ def _heading(text: str, *, width: int) -> Tensor:
     inked = sheet[:, 4 : 4 + ink.shape[0], 4 : 4 + ink.shape[1]]
     inked += (torch.tensor(INK).float()[:, None, None] - inked) * ink
     return sheet.round().to(torch.uint8)
+
+
+def _beside(blocks: Sequence[Tensor]) -> Tensor:
+    """Pictures beside each other, lower ones made higher by paper."""
+    highest = max(block.shape[1] for block in blocks)
+    papers = [_paper((highest - block.shape[1], block.shape[2])) for block in blocks]
+    columns = [torch.cat(pair, dim=1) for pair in zip(blocks, papers, strict=True)]
+    return torch.cat(columns, dim=2)
 
 
 def _widen(block: Tensor, width: int) -> Tensor:

@@ -29,7 +29,7 @@ NULLABLE: Mapping[str, type] = {  # keys whose default is null, and what they ar
     "benchmark.limit": int,
     "benchmark.frames": int,
 }
-FROM_ZERO = ("seed", "train.workers")  # whole numbers that may be 0
+FROM_ZERO = ("seed", "train.workers", "inspect.step")  # whole numbers that may be 0
 _PLAIN_NAME = re.compile(r"\w[\w.+-]*")  # names from a file become folders: no separators, no leading dot
 _LEARNING = ("method", "data", "train", "optimizer", "schedule", "seed")  # what decides how a run goes
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number"}

@@ -30,6 +30,7 @@ modes
   eval       score a model on labelled video          mode=eval resume=… data=davis16 data.root=DAVIS
   predict    label a video, a folder or a camera      mode=predict resume=… predict.source=video.mp4
   inspect    slots and masks as one HTML page         mode=inspect resume=…
+             or data as the model gets them           mode=inspect data=davis16 data.root=DAVIS
   benchmark  many models, many datasets, one table    mode=benchmark benchmark.entries=[slots-synthetic,…]
   help       this text; `mode=help hparam=slots` shows one recipe
 

@@ -1,4 +1,5 @@
-"""mode=inspect: slots and masks of a model on its evaluation videos, as one HTML page and a contact sheet."""
+"""mode=inspect: a model's slots and masks on its evaluation videos, or the data themselves, as one HTML page
+and a contact sheet."""
 
 from __future__ import annotations
 
@@ -23,6 +24,7 @@ from vosssl.engine.inspect_page import SummaryRow, write_inspect_page
 from vosssl.engine.inspected_clip import InspectedClip
 from vosssl.engine.report import COMPARISON_COLUMNS
 from vosssl.metrics.ari import image_fg_ari
+from vosssl.modes import inspect_data
 from vosssl.modes.evaluate import videos_of
 from vosssl.modes.pictures import watched
 from vosssl.modes.session import require, require_segmenter, segmenter_of, start
@@ -38,6 +40,9 @@ def run(cfg: DictConfig) -> None:
     Raises:
         ValueError: the model has no slots to look at.
     """
+    if inspect_data.is_meant(cfg):
+        inspect_data.run(cfg)
+        return
     require_segmenter(cfg)
     require(cfg, "data", why="mode=inspect")
     session = start(cfg)
