@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vosssl.modes import config, helptext
 
-MODES = ("train", "eval", "predict", "inspect", "benchmark", "check")
+MODES = ("train", "eval", "predict", "inspect", "benchmark", "download", "check")
 FLAGS_WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p")
 OWN_CONFIG_FLAGS = ("--config-name", "-cn", "--config-path", "-cp")  # another main.yaml: Hydra alone knows it
 USER_ERRORS = (ValueError, OSError)
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if config.chosen(arguments, "mode") in (None, "help") or {"-h", "--help"} & set(arguments):
             sys.stdout.write(helptext.guide(arguments))
             return 0
-        arguments = config.offer_saved_config(arguments)
+        arguments = config.offer_saved_config(config.long_root(arguments))
         check(arguments)
     except USER_ERRORS as error:
         return fail(error)

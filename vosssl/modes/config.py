@@ -28,6 +28,8 @@ NULLABLE: Mapping[str, type] = {  # keys whose default is null, and what they ar
     "predict.limit": int,
     "benchmark.limit": int,
     "benchmark.frames": int,
+    "check.sample": int,
+    "check.workers": int,
 }
 FROM_ZERO = ("seed", "train.workers", "inspect.step")  # whole numbers that may be 0
 _PLAIN_NAME = re.compile(r"\w[\w.+-]*")  # names from a file become folders: no separators, no leading dot
@@ -119,6 +121,17 @@ def chosen(arguments: Sequence[str], key: str) -> str | None:
     """The last value that the command line gives a key, or None."""
     values = [value for name, value in map(split_override, arguments) if name == key]
     return values[-1].strip("'\"") if values else None
+
+
+def long_root(arguments: Sequence[str]) -> list[str]:
+    """`root=DIR` -> `data.root=DIR`, which every dataset reads.
+
+    Raises:
+        ValueError: both are given.
+    """
+    if chosen(arguments, "root") is not None and chosen(arguments, "data.root") is not None:
+        raise ValueError("root= and data.root= are one key; pass one of them")
+    return [f"data.{argument}" if argument.startswith("root=") else argument for argument in arguments]
 
 
 def offer_saved_config(arguments: Sequence[str]) -> list[str]:
@@ -236,4 +249,5 @@ def plain(config: DictConfig) -> dict[str, Any]:
     values = {str(key): value for key, value in container.items()}
     if config.get("data"):
         values["data"] = OmegaConf.to_container(config.data, resolve=False)
+        values["data"].pop("release", None)  # where files came from says nothing about a run
     return values
