@@ -13,8 +13,8 @@ from vosssl.data.label_sources import LabelOptions
 from vosssl.data.video import load_clip, open_video
 
 HEAD = (
-    '<?xml version="1.0" encoding="utf-8"?><annotations><version>1.1</version><meta><task><size>{frames}</size>'
-    "<mode>interpolation</mode>{more}<original_size><width>8</width><height>6</height></original_size></task>"
+    '<?xml version="1.0" encoding="utf-8"?><annotations><version>1.1</version><meta><task><size>{frames}'
+    "</size><mode>interpolation</mode>{more}<original_size><width>8</width><height>6</height></original_size></task>"
     "</meta>"
 )
 SIZE = (6, 8)

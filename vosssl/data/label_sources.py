@@ -7,6 +7,7 @@ at most 254 objects, since labels are 8 bits with 0 for background and 255 for v
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from array import array
 from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -220,7 +221,7 @@ def overlay(masks: Iterable[tuple[int, Tensor]], size: Size) -> Tensor:
     """(H, W) uint8 labels of masks (H, W) with their ids: the later of two that overlap lies above."""
     labels = torch.zeros(size, dtype=torch.uint8)
     for identity, mask in masks:
-        labels[mask] = identity
+        labels.masked_fill_(mask, identity)
     return labels
 
 
@@ -286,10 +287,10 @@ class EntryIndex:
     """
 
     def __init__(self, path: Path, part: str, key: str) -> None:
-        rows = [
-            (_number_in(path, span, text, key), *span) for span, text in _entry_texts(path, part.encode())
-        ]
-        table = np.array(rows, np.int64).reshape(-1, 3)
+        rows = array("q")  # of 64 bits each; lists of tuples would take ten times as much
+        for span, text in _entry_texts(path, part.encode()):
+            rows.extend((_number_in(path, span, text, key), *span))
+        table = np.frombuffer(rows, np.int64).reshape(-1, 3) if rows else np.empty((0, 3), np.int64)
         self._table = table[np.argsort(table[:, 0], kind="stable")]  # (E, 3): number, start, end
 
     def spans(self, number: int) -> list[Span]:

@@ -52,27 +52,41 @@ def polygon_mask(points: Sequence[float] | np.ndarray, size: Size) -> Tensor:
     row = (np.minimum(before[:, 1], after[:, 1]) + 0.5) / _FINER - 0.5
     inside = (np.floor(column) == column) & (column >= 0) & (column <= width - 1)
     row = np.ceil(np.clip(row[inside], 0, height)).astype(np.int64)
-    places = column[inside].astype(np.int64) * height + row
-    flips = np.bincount(places, minlength=height * width + 1)[: height * width]
-    mask = (np.cumsum(flips) % 2 == 1).reshape(width, height)  # (W * H,) -> (W, H)
-    return torch.from_numpy(np.ascontiguousarray(mask.T))
+    return _filled(column[inside].astype(np.int64), row, size)
+
+
+def _filled(columns: np.ndarray, rows: np.ndarray, size: Size) -> Tensor:
+    """(H, W) bool: the pixels of a column change sides at each of these places; a row of H is its end."""
+    mask = torch.zeros(size, dtype=torch.bool)
+    if columns.size == 0:
+        return mask
+    left, top = columns.min(), rows.min()
+    shape = (int(columns.max() - left) + 1, int(rows.max() - top) + 1)  # of the part that is not empty
+    flips = np.bincount((columns - left) * shape[1] + rows - top, minlength=shape[0] * shape[1])
+    inside = np.cumsum(flips.reshape(shape), axis=1)[:, :-1] % 2 == 1  # (w, h)
+    part = torch.from_numpy(np.ascontiguousarray(inside.T))  # (w, h) -> (h, w)
+    mask[top : top + part.shape[0], left : left + part.shape[1]] = part
+    return mask
 
 
 def _boundary(corners: np.ndarray) -> np.ndarray:
     """(P, 2) points of the closed outline on a whole-number grid, one per step of the longer axis."""
-    points = []
-    for start, end in zip(corners, np.roll(corners, -1, axis=0), strict=True):
-        across, down = np.abs(end - start)
-        along = 0 if across >= down else 1  # the axis that is walked step by step
-        backwards = start[along] > end[along]
-        low, high = (end, start) if backwards else (start, end)
-        steps = np.arange(max(across, down) + 1)
-        slope = (high[1 - along] - low[1 - along]) / max(across, down, 1)
-        edge = np.empty((len(steps), 2), np.int64)
-        edge[:, along] = low[along] + steps
-        edge[:, 1 - along] = np.trunc(low[1 - along] + slope * steps + 0.5).astype(np.int64)
-        points.append(edge[::-1] if backwards else edge)
-    return np.concatenate(points)
+    start, end = corners, np.roll(corners, -1, axis=0)  # (N, 2) of every edge
+    edges = np.arange(len(corners))
+    reach = np.abs(end - start)
+    along = np.where(reach[:, 0] >= reach[:, 1], 0, 1)  # the axis that is walked step by step
+    backwards = (start[edges, along] > end[edges, along])[:, None]
+    low, high = np.where(backwards, end, start), np.where(backwards, start, end)
+    length = reach.max(1)
+    slope = (high[edges, 1 - along] - low[edges, 1 - along]) / np.maximum(length, 1)
+    edge = np.repeat(edges, length + 1)  # (P,), the edge of every point
+    step = np.arange(len(edge)) - np.repeat(np.cumsum(length + 1) - length - 1, length + 1)
+    step = np.where(backwards[edge, 0], length[edge] - step, step)
+    points = np.empty((len(edge), 2), np.int64)
+    places = np.arange(len(edge))
+    points[places, along[edge]] = low[edge, along[edge]] + step
+    points[places, 1 - along[edge]] = np.trunc(low[edge, 1 - along[edge]] + slope[edge] * step + 0.5)
+    return points
 
 
 def polygons_mask(polygons: Sequence[Sequence[float]], size: Size) -> Tensor:
