@@ -201,7 +201,7 @@ def _shard_paths(root: Path, shards: str, *, allow_missing: bool) -> list[Path]:
         raise FileNotFoundError(
             f"{len(missing)} of {len(missing) + len(paths)} shards {shards} are missing in {root} (such as "
             f"{missing[0].name}); get them, correct the range (data.train_shards, data.val_shards), or pass "
-            "allow_missing=true to go on with a part: its scores are not comparable"
+            "data.allow_missing=true to go on with a part: its scores are not comparable"
         )
     return paths
 

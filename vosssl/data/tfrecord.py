@@ -244,8 +244,8 @@ def shard_files(folder: str | Path, stem: str, *, allow_missing: bool = False) -
     if missing and not allow_missing:
         raise FileNotFoundError(
             f"{len(missing)} of {count} shards {stem} are missing in {folder} (such as "
-            f"{stem}-{missing[0]:05d}-of-{count:05d}); download them, or pass allow_missing=true to go on "
-            "with a part: its scores are not comparable"
+            f"{stem}-{missing[0]:05d}-of-{count:05d}); download them, or pass data.allow_missing=true to go "
+            "on with a part: its scores are not comparable"
         )
     return [paths[number] for number in sorted(paths)]
 
