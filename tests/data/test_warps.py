@@ -20,7 +20,13 @@ from vosssl.data.warps import (
     stcn_video,
     warp_clip,
 )
-from vosssl.ops.planar import affine_map, mapped_pixels, window_map
+from vosssl.ops.planar import (
+    affine_map,
+    mapped_pixels,
+    pixel_centres,
+    thin_plate_spline,
+    window_map,
+)
 
 
 def checkerboard(frames: int = 2, *, size: tuple[int, int] = (96, 128), square: int = 16) -> Clip:
@@ -155,3 +161,17 @@ def test_cached_features_cannot_be_warped() -> None:
     clip = replace(checkerboard(1), features={"vit": torch.zeros(1, 2)})
     with pytest.raises(ValueError, match="transform before caching"):
         AffineCrop(16)(clip, generator())
+
+
+def test_a_spline_filled_in_between_nodes_is_the_spline() -> None:
+    motion = PictureMotion(384)
+    bent = motion._bent(generator(5))
+    rng = generator(5)
+    columns, rows = (torch.randperm(384, generator=rng)[:12] for _ in range(2))
+    seen = torch.stack([columns, rows], 1).double() / 384
+    shown = seen + 0.02 * torch.randn(12, 2, generator=rng, dtype=torch.float64)
+    exact = thin_plate_spline(pixel_centres((384, 384)).double() / 384, shown, seen) * 384
+    assert (exact - pixel_centres((384, 384))).abs().max() > 2
+    off = (bent - exact).abs()  # pixels
+    assert off.mean() < 0.01
+    assert (off > 0.1).float().mean() < 0.01  # near control points that are pulled apart

@@ -27,6 +27,7 @@ from vosssl.ops.planar import affine_map, mapped, mapped_pixels, pixel_centres, 
 from vosssl.ops.resize import Size, shorter_side
 
 MEAN_COLOUR = (124.0, 116.0, 104.0)  # RGB of 0..255 that STCN and Cutie fill with: ImageNet's mean
+_NODE = 4  # pixels between a spline's nodes; filling in is off by 0.006 pixels in the mean of 40 draws
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
@@ -192,20 +193,26 @@ class PictureMotion:
             window = window_map(top, left, (self.size * unit, self.size * unit), side)
             matrix = shared @ torch.linalg.inv(own) @ window
             if _uniform(0, 1, generator) < self.spline:
-                bent = self._bent(pixel_centres(side) / self.size, generator)
-                places.append(mapped(bent * self.size, matrix))
+                places.append(mapped(self._bent(generator), matrix))
             else:
                 places.append(mapped_pixels(side, matrix))
         return warp_clip(clip, torch.stack(places))  # (T, size, size, 2)
 
-    def _bent(self, points: Tensor, generator: torch.Generator) -> Tensor:
-        """Points (..., 2) in the unit square after a random spline."""
+    def _bent(self, generator: torch.Generator) -> Tensor:
+        """(size, size, 2) pixel centres after a random spline, which is computed at nodes and filled in."""
         columns, rows = (
             torch.randperm(self.size, generator=generator)[: self.control_points] for _ in range(2)
         )
         seen = torch.stack([columns, rows], 1).double() / self.size  # (N, 2); no two in one row or column
         shown = seen + self.bend * torch.randn(seen.shape, generator=generator, dtype=torch.float64)
-        return thin_plate_spline(points, shown, seen)
+        line = torch.linspace(0, 1, -(-self.size // _NODE) + 1)
+        y, x = torch.meshgrid(line, line, indexing="ij")
+        nodes = thin_plate_spline(torch.stack([x, y], -1), shown, seen) * self.size  # (n, n, 2)
+        grid = pixel_centres((self.size, self.size)) * (2 / self.size) - 1
+        bent = F.grid_sample(
+            nodes.permute(2, 0, 1)[None], grid[None], padding_mode="border", align_corners=True
+        )
+        return bent[0].permute(1, 2, 0)
 
 
 class PerFrame:
