@@ -99,3 +99,11 @@ def test_arguments_and_clips_that_do_not_fit_are_refused() -> None:
 
     with pytest.raises(ValueError, match="does not say how many objects"):
         PastedObjects(Plain())[0]
+
+
+def test_the_fingerprint_is_that_of_the_clips_and_arguments() -> None:
+    def print_of(length: int, **options: float) -> str:
+        return PastedObjects(Mix([Striped(2), Striped(length)]), **options).fingerprint()  # type: ignore[arg-type]
+
+    assert print_of(4) == print_of(4)
+    assert len({print_of(4), print_of(5), print_of(4, probability=0.1)}) == 3

@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from vosssl.clip import Clip
 from vosssl.data.files import atomic_write, require_space
 from vosssl.data.readahead import read_ahead
-from vosssl.data.sampling import ClipDataset, Draw, as_draw, read_draws
+from vosssl.data.sampling import ClipDataset, Draw, as_draw, fingerprint_of, read_draws
 
 FORMAT = "vosssl/features/1"
-PROBES = 16  # clips whose content stands for a dataset that has no fingerprint
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 _RECORD = 8  # bytes of a row's record per feature: 2**32 + CRC-32 of the row; 0 while it is missing
 _WRITTEN = 1 << 32
@@ -45,21 +44,8 @@ def cache_key(network: nn.Module, dataset: ClipDataset, *, preprocessing: str = 
     for name, weight in network.state_dict().items():
         digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
         digest.update(_raw(weight.detach().cpu()))
-    digest.update(_fingerprint(dataset).encode())
+    digest.update(fingerprint_of(dataset).encode())
     return digest.hexdigest()[:32]
-
-
-def _fingerprint(dataset: ClipDataset) -> str:
-    fingerprint = getattr(dataset, "fingerprint", None)
-    if callable(fingerprint):
-        return str(fingerprint())
-    length = len(dataset)
-    digest = hashlib.sha256(f"{type(dataset).__qualname__} {length}".encode())
-    for index in sorted({length * probe // PROBES for probe in range(PROBES)}):
-        clip = dataset[Draw(index, 0)]
-        digest.update(clip.name.encode())
-        digest.update(_raw(clip.frames))
-    return digest.hexdigest()
 
 
 def _raw(tensor: Tensor) -> memoryview:

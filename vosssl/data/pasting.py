@@ -12,7 +12,15 @@ from torch import Tensor
 
 from vosssl.clip import VOID, Clip
 from vosssl.data.objects import shuffled, target_ids, with_targets
-from vosssl.data.sampling import ClipDataset, Draw, as_draw, generator_of, mixed_seed, read_draws
+from vosssl.data.sampling import (
+    ClipDataset,
+    Draw,
+    as_draw,
+    fingerprint_of,
+    generator_of,
+    mixed_seed,
+    read_draws,
+)
 
 _SIGMA = 1.0  # of the soft edge, pixels; with _RADIUS the 5 x 5 kernel of Cutie's loader
 _RADIUS = 2
@@ -87,8 +95,7 @@ class PastedObjects:
 
     def fingerprint(self) -> str:
         """A hash that changes when the clips may."""
-        inner = getattr(self.dataset, "fingerprint", None)
-        parts = (self.probability, self.max_objects, inner() if callable(inner) else repr(self.dataset))
+        parts = (self.probability, self.max_objects, fingerprint_of(self.dataset))
         return sha256(repr(parts).encode()).hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple, Protocol
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader
 from vosssl.clip import Batch, Clip, collate
 from vosssl.data.readahead import read_ahead
 
+PROBES = 16  # clips whose content stands for a dataset that has no fingerprint
 _MASK64 = (1 << 64) - 1
 
 
@@ -71,6 +73,20 @@ def read_draws(dataset: ClipDataset, draws: Sequence[Draw]) -> list[Clip]:
     """The clips of several draws, in one call where the dataset can (`__getitems__`)."""
     many = getattr(dataset, "__getitems__", None)
     return list(many(list(draws))) if callable(many) else [dataset[draw] for draw in draws]
+
+
+def fingerprint_of(dataset: ClipDataset) -> str:
+    """What tells a dataset from others: its `fingerprint()`, or its length and the content of some clips."""
+    fingerprint = getattr(dataset, "fingerprint", None)
+    if callable(fingerprint):
+        return str(fingerprint())
+    length = len(dataset)
+    digest = hashlib.sha256(f"{type(dataset).__qualname__} {length}".encode())
+    for index in sorted({length * probe // PROBES for probe in range(PROBES)}):
+        clip = dataset[Draw(index, 0)]
+        digest.update(clip.name.encode())
+        digest.update(clip.frames.contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 @lru_cache(maxsize=4)
@@ -284,3 +300,8 @@ class Mix:
             rows = [row for row, (owner, _) in enumerate(places) if owner == which]
             clips.update(zip(rows, read_draws(dataset, [places[row][1] for row in rows]), strict=True))
         return [clips[row] for row in range(len(draws))]
+
+    def fingerprint(self) -> str:
+        """A hash that changes when the clips may."""
+        parts = (self._bounds, [fingerprint_of(dataset) for dataset in self.datasets])
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
