@@ -269,6 +269,56 @@ def coco(root: Path) -> None:
         write_json(root / "annotations" / f"instances_{part}.json", content)
 
 
+def boxes() -> Tensor:
+    """(H, W) labels of the first frame of own footage: two boxes, which every format can hold."""
+    labels = torch.zeros(SIZE, dtype=torch.uint8)
+    labels[4:20, 8:24] = 1
+    labels[10:30, 16:40] = 2
+    return labels
+
+
+def own_footage(root: Path, kind: str) -> str:
+    """Videos c and d with their first frame labelled by some program; what `data.annotations` has to be."""
+    places = [(8, 4, 24, 20), (16, 10, 40, 30)]  # left, top, right, bottom of boxes()
+    outlines = [[left, top, right, top, right, bottom, left, bottom] for left, top, right, bottom in places]
+    images, annotations, videos, entries = [], [], [], []
+    for number, video in enumerate("cd"):
+        frames(root / "JPEGImages" / video)
+        folder = root / "Annotations" / video
+        size = {"height": SIZE[0], "width": SIZE[1]}
+        images.append({"id": number, "file_name": f"{video}/00000.jpg", **size})
+        names = [f"{video}/{frame:05d}.jpg" for frame in range(FRAMES)]
+        videos.append({"id": number, "file_names": names, **size})
+        shapes, drawn = [], []
+        for place, (box, outline) in enumerate(zip(places, outlines, strict=True), 1):
+            annotations.append({"image_id": number, "category_id": 1, "segmentation": [outline]})
+            masks = [[outline], *[None] * (FRAMES - 1)]
+            entries.append({"video_id": number, "category_id": 1, "segmentations": masks})
+            corners = [list(box[:2]), list(box[2:])]
+            shapes.append({"label": f"cat{place}", "shape_type": "rectangle", "points": corners})
+            left, top, right, bottom = box
+            ends = f'xtl="{left}" ytl="{top}" xbr="{right}" ybr="{bottom}"'
+            drawn.append(
+                f'<track id="{place}" label="cat"><box frame="0" outside="0" {ends}/>'
+                f'<box frame="1" outside="1" {ends}/></track>'
+            )
+            if kind == "objects":
+                mask = torch.zeros(SIZE, dtype=torch.bool)
+                mask[top:bottom, left:right] = True
+                binary_png(folder / str(place) / "00000.png", mask)
+        if kind == "png":
+            write_labels(folder / "00000.png", boxes())
+        if kind == "labelme":
+            write_json(folder / "00000.json", {"shapes": shapes, "imageHeight": 48, "imageWidth": 64})
+        if kind == "cvat":
+            (root / f"{video}.xml").write_text(f"<annotations>{''.join(drawn)}</annotations>")
+    if kind == "coco":
+        write_json(root / "labels.json", {"images": images, "annotations": annotations})
+    if kind == "tracks":
+        write_json(root / "labels.json", {"videos": videos, "annotations": entries})
+    return {"coco": "labels.json", "tracks": "labels.json", "cvat": "{video}.xml"}.get(kind, "Annotations")
+
+
 def lay_out(name: str, root: Path) -> None:
     """The miniature of a dataset by the name of its yaml."""
     both = {"train": "ab", "val": "cd"}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
+import hydra
 import pytest
 import torch
 from hydra.utils import instantiate
@@ -13,6 +15,7 @@ from omegaconf import OmegaConf
 from tests.data import miniatures
 from tests.data.videos import write_dataset, write_video
 from vosssl.data.sampling import ClipLoader
+from vosssl.modes.config import options
 
 CFG = Path(__file__).parents[2] / "cfg" / "data"
 
@@ -53,6 +56,13 @@ VIDEOS = {
     "ovis": ["d", "c"],
     "coco": ["000000000101", "000000000102"],
 }
+
+
+def _data_of(hparam: str) -> str:
+    """The dataset that a recipe trains on."""
+    text = (CFG.parent / "hparam" / f"{hparam}.yaml").read_text()
+    found = re.search(r"override /data: (\w+)", text)
+    return found[1] if found else ""
 
 
 def composed(name: str, root: Path | None, **overrides: Any) -> Any:
@@ -108,6 +118,57 @@ def test_the_yaml_trains_with_and_without_labels(tmp_path: Path, name: str) -> N
     )
     assert clip.labels is not None and clip.labels.shape[1:] == (32, 32)
     assert set(clip.labels.unique().tolist()) <= {0, 1, 2, 255}
+
+
+def test_every_dataset_with_a_layout_of_its_own_is_tried_here() -> None:
+    readers = ("vosssl.data.folders.FolderDataset", "vosssl.data.image_folders.ImageDataset")
+    of_readers = {
+        path.stem
+        for path in CFG.glob("*.yaml")
+        if (OmegaConf.load(path).get("val") or {}).get("_target_") in readers
+    }
+    borrowed = {name for name in of_readers if name.startswith("vos_") or name == "static"}  # parts of others
+    assert of_readers - borrowed <= set(TRAIN_LABELS)
+
+
+@pytest.mark.parametrize(
+    "hparam", [name for name in options("hparam") if _data_of(name) in SMALLER | {"coco": {}}]
+)
+def test_recipes_find_their_data_in_the_official_layout(tmp_path: Path, hparam: str) -> None:
+    miniatures.lay_out(_data_of(hparam), tmp_path)
+    parts = ["data.train.part=[null,-2]", "data.val.part=[-2,null]"] * (_data_of(hparam) != "coco")
+    with hydra.initialize_config_dir(config_dir=str(CFG.parent.absolute()), version_base="1.3"):
+        cfg = hydra.compose(
+            "main",
+            overrides=["mode=train", f"hparam={hparam}", f"data.root={tmp_path}", "data.size=32", *parts],
+        )
+    assert built(cfg.data.train)[0].frames.shape[-2:] == (32, 32)
+    assert built(cfg.data.val).videos()[0].labelled is not None
+
+
+@pytest.mark.parametrize("kind", ["coco", "tracks", "labelme", "cvat", "objects", "png"])
+def test_own_footage_may_be_labelled_with_any_program(tmp_path: Path, kind: str) -> None:
+    place = miniatures.own_footage(tmp_path, kind)
+    data = composed("folder", tmp_path, annotations=place)
+    assert data.kind == "auto"
+    for video in built(data.val).videos():
+        clip = video.clip([0, 1])
+        assert clip.labels is not None and clip.labelled is not None and clip.labelled[0]
+        expected = miniatures.boxes()
+        assert torch.equal(clip.labels[0], expected)
+    data.kind = "burst" if kind != "burst" else "png"
+    if kind in ("png", "objects", "labelme", "cvat"):
+        with pytest.raises(Exception, match=r"expected one for kind 'burst'|no sequences"):
+            built(data.val)
+
+
+def test_video_files_take_their_labels_from_one_file_each(tmp_path: Path) -> None:
+    miniatures.own_footage(tmp_path / "made", "cvat")
+    write_video(tmp_path / "c.mp4", frames=20, size=miniatures.SIZE)
+    (tmp_path / "c.xml").write_text((tmp_path / "made/c.xml").read_text())
+    data = composed("video", tmp_path, annotations="{video}.xml")
+    (video,) = built(data.val).videos()
+    assert torch.equal(video.clip([0]).labels[0], miniatures.boxes())
 
 
 def test_video_files_need_no_more_than_a_folder(tmp_path: Path) -> None:

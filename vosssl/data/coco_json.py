@@ -15,7 +15,6 @@ from vosssl.data.label_sources import (
     EntryIndex,
     LabelOptions,
     LabelSet,
-    ListedVideo,
     number_objects,
     overlay,
     segmentation_mask,
@@ -72,14 +71,6 @@ class CocoLabels(LabelSet):
         wanted = PurePosixPath(video).name
         here = [image for image in self._images if PurePosixPath(image.folder).name == wanted]
         return here or [image for image in self._images if not image.folder]
-
-    @property
-    def videos(self) -> dict[str, ListedVideo] | None:
-        listed: dict[str, list[str]] = {}
-        for image in self._images:
-            if image.folder:
-                listed.setdefault(image.folder, []).append(image.name)
-        return {folder: ListedVideo(folder, tuple(names)) for folder, names in listed.items()} or None
 
     def entries(self, image: _Image) -> list[dict[str, Any]]:
         """The parsed annotations of one image, crowds first, so that they lie beneath the others."""

@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 
 from vosssl.clip import VOID
+from vosssl.data.label_fit import fit_labels
 from vosssl.data.polygons import polygons_mask
 from vosssl.data.prediction_json import Span, entry_spans, parse_entries
 from vosssl.data.prediction_set import Predictions
 from vosssl.data.rle import decode_rle
-from vosssl.ops.resize import Size, resize_labels
+from vosssl.ops.resize import Size
 
 MOST_OBJECTS = VOID - 1
 _KEPT = 4  # parsed videos that a set of labels remembers
@@ -187,34 +188,6 @@ class SequenceLabels(DrawnLabels):
 
     def _labels(self, frame: str, size: Size) -> Tensor:
         return self.opened.labels(self.video, frame)
-
-
-def fit_labels(
-    labels: Tensor, size: Size, *, where: str | Path, on_wrong_size: Literal["error", "resize"]
-) -> Tensor:
-    """Labels at the size of their frame.
-
-    Args:
-        labels: (h, w) ids.
-        size: (H, W) of the frame.
-        where: they come from, for the message.
-        on_wrong_size: `resize` stretches labels of another size by the nearest pixel.
-
-    Returns:
-        (H, W) ids.
-
-    Raises:
-        ValueError: another size; says both.
-    """
-    if tuple(labels.shape) == tuple(size):
-        return labels
-    if on_wrong_size == "resize":
-        return resize_labels(labels, size)
-    raise ValueError(
-        f"labels {where} are {labels.shape[1]} wide and {labels.shape[0]} high, their frame is {size[1]} "
-        f"wide and {size[0]} high; fix the file, or pass on_wrong_size=resize "
-        "(++data.val.on_wrong_size=resize) to stretch it"
-    )
 
 
 def overlay(masks: Iterable[tuple[int, Tensor]], size: Size) -> Tensor:
