@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -133,6 +134,7 @@ def test_videos_of_a_mix_are_those_of_its_parts_and_generated_ones_are_not_liste
     dataset = VideoClips([clip_video(clip_of())])
     generated = SyntheticClips(size=16, frames=2, count=5)
     assert len(videos_in(Mix([dataset, dataset])) or ()) == 2
+    assert videos_in(SimpleNamespace(dataset=dataset)) == dataset.videos()  # such as pasted objects around it
     assert videos_in(generated) is None
     assert videos_in(Mix([dataset, generated])) is None
 

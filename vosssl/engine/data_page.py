@@ -253,7 +253,7 @@ def _summary_html(tallies: Mapping[Part, Tally]) -> str:
 
 def _tally_facts(tally: Tally) -> dict[str, str]:
     """Facts about one part and their values as HTML."""
-    unlisted = "made as they are asked for"
+    unlisted = "not listed"
     facts = {
         "videos in all": unlisted if tally.videos is None else f"{tally.videos:,}",
         "frames in all": unlisted if tally.frames is None else f"{tally.frames:,}",

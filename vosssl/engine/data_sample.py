@@ -139,9 +139,9 @@ def read_video(video: Video, *, display_side: int = 320, max_frames: int = 90) -
 
 
 def videos_in(dataset: Any) -> list[Video] | None:
-    """The videos that a dataset draws from, of a mix those of all its parts; None where they are not listed
-    (generated clips)."""
-    parts = getattr(dataset, "datasets", None)
+    """The videos that a dataset draws from, of a mix those of all its parts, of one around another the inner
+    one's; None where they are not listed (generated clips, single images)."""
+    parts = getattr(dataset, "datasets", [dataset.dataset] if hasattr(dataset, "dataset") else None)
     if parts is not None:
         lists = [videos_in(part) for part in parts]
         known = [videos for videos in lists if videos is not None]
