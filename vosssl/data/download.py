@@ -197,7 +197,8 @@ def _bring(wanted: Wanted, *, connections: int = 1, progress: Progress | None = 
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
-    logger.info("downloading %s to %s", wanted.url, target)
+    level = logging.INFO if progress is None else logging.DEBUG  # one of many files is the caller's to tell
+    logger.log(level, "downloading %s to %s", wanted.url, target)
     _fetch(wanted, part, connections, progress)
     try:
         _verify(part, wanted, f"not kept; try again, or get it elsewhere and save it as {target}")

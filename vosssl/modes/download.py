@@ -74,7 +74,7 @@ def run(cfg: DictConfig) -> None:
         OSError: it does not fit on the disk.
     """
     release, root = _asked_for(cfg)
-    logging.getLogger("vosssl").setLevel(logging.INFO)
+    _open_log()
     name, folder = str(cfg.data.name), Path(cfg.download.folder or root / "downloads").expanduser()
     items = [_item(file, root, folder) for file in _files(release, cfg.download.parts)]
     missing = [item for item in items if not item.is_done]
@@ -335,6 +335,20 @@ def _verify_joined(item: Item, kind: str, expected: str) -> None:
 
 def _bar(name: str, total: int | None) -> tqdm:
     return tqdm(total=total, unit="B", unit_scale=True, unit_divisor=1024, desc=name, disable=None)
+
+
+class _Console(logging.Handler):
+    """Messages of the download (waiting, going on after a break) on standard error, beside the bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(record.getMessage(), file=sys.stderr)
+
+
+def _open_log() -> None:
+    root = logging.getLogger("vosssl")
+    root.setLevel(logging.INFO)
+    if not any(isinstance(handler, _Console) for handler in root.handlers):
+        root.addHandler(_Console())
 
 
 def _look(root: Path, release: Release) -> list[str]:
