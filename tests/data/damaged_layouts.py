@@ -102,7 +102,7 @@ def whole_movi(root: Path) -> None:
 
 
 FOOTAGE = PartSpec("all", images="", labels="none", more={"files": "video"})
-MOVI = PartSpec("train", images="", labels="none", more={"series": "movi_e"})
+MOVI = PartSpec("train", images="", labels="none", more={"series": "movi_e-train"})
 
 
 def frame(root: Path, name: str = "00001.jpg", video: str = "camel") -> Path:

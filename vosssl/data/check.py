@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +18,7 @@ import cv2
 import torch
 from tqdm import tqdm
 
+from vosssl.data.annotations import Annotations
 from vosssl.data.check_files import VideoFacts, VideoTask, look_at_video
 from vosssl.data.check_findings import CheckReport, Finding, PartCounts, such_as
 from vosssl.data.check_footage import (
@@ -26,7 +28,7 @@ from vosssl.data.check_footage import (
     unsupported_videos,
     video_files,
 )
-from vosssl.data.check_meta import check_label_json, check_meta
+from vosssl.data.check_meta import check_meta, labelled_frames
 from vosssl.data.check_parts import PartSpec
 from vosssl.data.check_release import describe_release, same_counts
 from vosssl.data.check_shards import Series, stated_records, stated_size
@@ -117,11 +119,12 @@ def specs_of(release: Release, parts: Sequence[PartSpec]) -> list[PartSpec]:
     found = []
     for entry in release.expect:
         spec = PartSpec.from_dict(entry)
-        like = next((part for part in parts if _alike(part, spec)), None)
-        if like is not None:
-            merged = {**like.more, **spec.more}
-            binary = like.binary if spec.binary is None else spec.binary
-            spec = replace(spec, binary=binary, more=merged)
+        same = [part for part in parts if _alike(part, spec)]
+        same += [part for part in parts if part.images == spec.images]  # the format, if not the videos
+        if same:
+            binary = same[0].binary if spec.binary is None else spec.binary
+            kind = next((part.more["kind"] for part in same if "kind" in part.more), "auto")
+            spec = replace(spec, binary=binary, more={**same[0].more, "kind": kind, **spec.more})
         found.append(spec)
     return found
 
@@ -148,14 +151,17 @@ def _look_closely(
         _look_at_series(part.series, tally, report, look)
         return
     if part.kind == "files":
-        _look_at_files(part, tally, report, look)
+        _look_at_files(part, tally, report, look, sample=sample)
         return
     assert part.folders is not None
     spec = part.spec
     annotations = part.annotations
-    if annotations is not None and annotations.suffix == ".json":
-        tracks = check_label_json(annotations, part.image_root, spec.name, report)
-        tally.counts.objects, tally.counts.label_kinds["JSON"] = tracks, 1
+    shared = None
+    if annotations is not None and annotations.is_file():
+        shared = _opened(annotations, spec, report)
+        if shared is not None and shared.videos is None:
+            shared = None  # COCO: nothing says which image is which video
+        tally.counts.label_kinds[annotations.suffix.lstrip(".").upper()] = 1
         annotations = None
     else:
         check_meta(part.image_root, annotations, spec.name, report)
@@ -167,21 +173,45 @@ def _look_closely(
             part.image_root / name,
             None if annotations is None else part.label_folder(name),
             chosen=None if frames is None else tuple(frames),
-            binary=spec.binary,
+            binary=True if spec.more.get("kind") == "objects" else spec.binary,
+            stills=bool(spec.more.get("stills")),
             plain=plain,
             sample=sample,
         )
         for name, frames in part.folders.chosen.items()
     )
     for facts in look(look_at_video, tasks, total=len(part.folders.chosen)):
+        if shared is not None:
+            _count_shared(shared, facts, part, report)
         tally.add(facts)
     tally.report(report)
 
 
-def _look_at_files(part: SurveyedPart, tally: PartTally, report: CheckReport, look: _Pool) -> None:
-    """Video files: opened, decoded to their end."""
+def _opened(path: Path, spec: PartSpec, report: CheckReport) -> Annotations | None:
+    """The file of labels for all videos; None, with a finding, where it cannot be read."""
+    try:
+        return Annotations(path.parent, path.name, kind=spec.more.get("kind", "auto"))
+    except (OSError, ValueError) as error:
+        report.add("error", "labels-file", spec.name, str(error))
+        return None
+
+
+def _count_shared(shared: Annotations, facts: VideoFacts, part: SurveyedPart, report: CheckReport) -> None:
+    """Frames of a video with labels in the file for all videos."""
+    assert part.folders is not None
+    name = part.folders.names.get(facts.name, facts.name)
+    try:
+        facts.labelled = labelled_frames(shared, name, part.folders.chosen[facts.name])
+    except (OSError, ValueError, KeyError) as error:
+        report.add("error", "labels-file", part.spec.name, f"labels of video {name}: {error}")
+
+
+def _look_at_files(
+    part: SurveyedPart, tally: PartTally, report: CheckReport, look: _Pool, *, sample: int | None
+) -> None:
+    """Video files: opened and, unless frames are sampled, decoded to their end."""
     paths = video_files(part.image_root)
-    for facts in look(look_at_footage, paths, total=len(paths)):
+    for facts in look(partial(look_at_footage, whole=sample is None), paths, total=len(paths)):
         tally.add(facts)
     flaws = tally.flaws
     others = unsupported_videos(part.image_root)

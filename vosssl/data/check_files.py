@@ -38,6 +38,7 @@ class VideoTask:
         chosen: names of its frames that a split file names; None for all.
         binary: labels are 0 and 255 for background and one object.
         plain: whether values of label files are ids; False (panoptic codes, colours) only decodes them.
+        stills: images that have nothing to do with each other, of any size and number.
         sample: how many frames are decoded, spread evenly, the first labelled one among them; None for all.
     """
 
@@ -47,6 +48,7 @@ class VideoTask:
     chosen: tuple[str, ...] | None = None
     binary: bool | None = None
     plain: bool = True
+    stills: bool = False
     sample: int | None = None
 
 
@@ -122,6 +124,8 @@ def look_at_video(task: VideoTask) -> VideoFacts:
         for missing in sorted(wanted - {frame_name(name) for name in images}):
             facts.flaw("frames-of-split-missing", f"{task.name}/{missing}")
         images = [name for name in images if frame_name(name) in wanted]
+    if task.annotations is not None and task.images in task.annotations.parents:
+        facts.flaws.pop("folder-among-frames", None)  # FBMS-59: labels lie among the frames
     facts.frames = len(images)
     _look_at_names(images, facts)
     labels: dict[str, str] = {}
@@ -135,6 +139,9 @@ def look_at_video(task: VideoTask) -> VideoFacts:
         facts.labelled = len(labels)
         facts.first_labelled = bool(images) and frame_name(images[0]) in labels
     _decode(task, images, labels, facts)
+    if task.stills:
+        for code in ("frames-of-several-sizes", "gaps-in-frames"):
+            facts.flaws.pop(code, None)
     return facts
 
 

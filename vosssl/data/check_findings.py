@@ -33,7 +33,8 @@ class Finding:
 
     def line(self) -> str:
         """`error    train: …`, for the console."""
-        return f"{self.severity:<8} {self.part + ': ' if self.part else ''}{self.message}"
+        said = not self.part or self.message.startswith(f"{self.part} ")
+        return f"{self.severity:<8} {'' if said else self.part + ': '}{self.message}"
 
 
 @dataclass

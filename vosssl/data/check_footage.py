@@ -29,11 +29,12 @@ def unsupported_videos(root: Path) -> list[Path]:
     return [] if root.is_file() else [path for path in _files(root) if _ends_with(path, _UNSUPPORTED)]
 
 
-def look_at_footage(path: Path) -> VideoFacts:
-    """Decodes a video file to its end.
+def look_at_footage(path: Path, *, whole: bool = True) -> VideoFacts:
+    """Decodes a video file.
 
     Args:
         path: the file.
+        whole: decode it to its end; otherwise only whether it ends where it says.
 
     Returns:
         Its frames as they can be decoded, with flaws where it does not open or promises others.
@@ -43,8 +44,11 @@ def look_at_footage(path: Path) -> VideoFacts:
         with VideoReader(path) as reader:
             promised = reader.frame_count or 0
             height, width = reader.size
-            while reader.skip():
-                facts.frames += 1
+            if whole:
+                while reader.skip():
+                    facts.frames += 1
+            else:
+                facts.frames = reader.count_frames(promised)
             fps = reader.fps
     except (OSError, ValueError):
         facts.flaw("video-does-not-open", f"{path.name} ({path.stat().st_size} bytes)")

@@ -1,14 +1,15 @@
-"""The JSON beside frames: meta.json of YouTube-VOS and its like, and labels kept in JSON."""
+"""The JSON beside frames: meta.json of YouTube-VOS and its like, and labels of all videos in one file."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vosssl.data.annotations import Annotations
 from vosssl.data.check_findings import CheckReport, such_as
-from vosssl.data.listing import frame_name, label_names
+from vosssl.data.listing import label_names
 
 
 def check_meta(image_root: Path, annotations: Path | None, part: str, report: CheckReport) -> None:
@@ -65,64 +66,14 @@ def _compare(path: Path, names: list[str], what: str, part: str, report: CheckRe
         report.add("warning", "meta-inconsistent", part, message, count=len(names))
 
 
-def check_label_json(path: Path, image_root: Path, part: str, report: CheckReport) -> int | None:
-    """Looks into a JSON file of labels (YouTube-VIS, OVIS, COCO, BURST).
+def labelled_frames(annotations: Annotations, video: str, frames: Sequence[str] | None) -> int:
+    """How many frames of a video have labels in a file for all videos.
 
-    Args:
-        path: the file.
-        image_root: the folder of frame folders that it names.
-        part: for the findings.
-        report: gets them.
-
-    Returns:
-        The number of its tracks, None where that cannot be told.
+    Raises:
+        ValueError: the file is damaged there.
     """
-    content = _parsed(path, part, report)
-    if content is None:
-        return None
-    videos = (content.get("videos") or content.get("sequences")) if isinstance(content, dict) else None
-    tracks = content.get("annotations") if isinstance(content, dict) else None
-    if not isinstance(videos, list) and not isinstance(tracks, list):
-        message = (
-            f"{path} holds neither `videos` (or `sequences`) nor `annotations`: no labels that are known"
-        )
-        report.add("error", "labels-json", part, message)
-        return None
-    if isinstance(content, dict) and "videos" in content and not tracks:
-        message = f"{path} holds no annotations (as those of valid and test): nothing can be scored here"
-        report.add("error" if not part.startswith("train") else "warning", "labels-json", part, message)
-    missing = sorted(set(_absent(videos or (), image_root)))
-    if missing:
-        report.add(
-            "error" if len(missing) == len(videos or ()) else "warning",
-            "labels-json",
-            part,
-            f"{path} names {len(missing):,} of {len(videos or ()):,} videos that are not in {image_root} "
-            f"({such_as(missing, len(missing))}): a partial dataset, numbers are not comparable",
-            count=len(missing),
-        )
-    return len(tracks) if isinstance(tracks, list) else None
-
-
-def _absent(videos: Iterable[Any], image_root: Path) -> Iterable[str]:
-    """Videos whose first frame is not on disk."""
-    for video in videos:
-        if not isinstance(video, dict):
-            continue
-        files = video.get("file_names") or ()
-        if files:
-            first = Path(str(files[0]))
-            if not (image_root / first).is_file() and not _beside(image_root / first.parent, first):
-                yield str(first.parent)
-        elif "seq_name" in video:
-            place = Path(str(video.get("dataset", "")), str(video["seq_name"]))
-            if not (image_root / place).is_dir():
-                yield str(place)
-
-
-def _beside(folder: Path, wanted: Path) -> bool:
-    """The frame with another suffix."""
-    return folder.is_dir() and any(frame_name(path.name) == wanted.stem for path in folder.iterdir())
+    names = annotations.of(video, frames).names
+    return sum(frame in names for frame in frames) if frames is not None else len(names)
 
 
 def _parsed(path: Path, part: str, report: CheckReport) -> Any:

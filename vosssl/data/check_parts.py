@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from vosssl.data.annotations import listed_in
 from vosssl.data.check_files import JUNK
 from vosssl.data.folders import read_split
 from vosssl.data.listing import frames_below, holds_images, natural_order, near_entries
@@ -76,7 +77,7 @@ class VideoFolders:
         unlisted: video folders that the split file does not name.
         empty: video folders without anything in them.
         deeper: a folder of frames further down, where the videos hold folders instead of frames.
-        loose: whether the frames lie in the folder itself, as one video named ".".
+        names: folder -> name of the video, where an annotation file gives it another name.
     """
 
     chosen: dict[str, list[str] | None]
@@ -84,7 +85,7 @@ class VideoFolders:
     unlisted: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     deeper: Path | None = None
-    loose: bool = False
+    names: dict[str, str] = field(default_factory=dict)
 
 
 def video_folders(image_root: Path, split: Path | None) -> VideoFolders:
@@ -97,12 +98,19 @@ def video_folders(image_root: Path, split: Path | None) -> VideoFolders:
     Raises:
         FileNotFoundError, ValueError: as `read_split`.
     """
-    listed = None if split is None else read_split(split)
+    names: dict[str, str] = {}
+    listed: dict[str, list[str] | None] | None = None
+    if split is not None and split.suffix.lower() == ".json":
+        videos = listed_in(split)
+        listed = {video.folder: list(video.frames) for video in videos.values()}
+        names = {video.folder: name for name, video in videos.items()}
+    elif split is not None:
+        listed = read_split(split)
     folders = sorted(_folders(image_root), key=natural_order)
     if listed is None:
         chosen: dict[str, list[str] | None] = dict.fromkeys(folders)
         if not chosen and holds_images(image_root):
-            return VideoFolders({".": None}, loose=True)
+            return VideoFolders({".": None})
         missing: list[str] = []
     else:
         chosen = {name: frames for name, frames in listed.items() if (image_root / name).is_dir()}
@@ -111,8 +119,8 @@ def video_folders(image_root: Path, split: Path | None) -> VideoFolders:
     if chosen and not holds_images(first := image_root / next(iter(chosen))):
         deeper = frames_below(first)
     empty = [name for name in chosen if next(os.scandir(image_root / name), None) is None]
-    unlisted = [] if listed is None else [name for name in folders if name not in listed]
-    return VideoFolders(chosen, missing, unlisted, empty, deeper)
+    unlisted = [] if listed is None or names else [name for name in folders if name not in listed]
+    return VideoFolders(chosen, missing, unlisted, empty, deeper, names)
 
 
 def _folders(folder: Path) -> list[str]:

@@ -11,6 +11,7 @@ from vosssl.data.listing import holds_images
 from vosssl.data.release import Release
 
 _SAME_RATE = 0.2  # how far frames per video may be from the release's, as a share, before it is worth a word
+_LONG = 60  # frames a video; at 6 fps YouTube-VOS has 27 on average, at 30 fps about 135
 _FACTORS = range(2, 11)
 
 
@@ -29,7 +30,12 @@ def describe_release(root: Path, release: Release, tallies: Sequence[PartTally],
             report.release.append(f"{variant['name']} ({marker} is there)")
     report.release += _resolutions(root)
     for tally in tallies:
-        words = [_numbering(tally), _frame_rate(tally, report), _sizes(tally, report), _labels(tally, report)]
+        words = [
+            _numbering(tally, report),
+            _frame_rate(tally, report),
+            _sizes(tally, report),
+            _labels(tally, report),
+        ]
         if any(words):
             report.release.append(f"{tally.spec.name}: {'; '.join(word for word in words if word)}")
 
@@ -64,7 +70,7 @@ def _resolutions(root: Path) -> list[str]:
     return lines
 
 
-def _numbering(tally: PartTally) -> str:
+def _numbering(tally: PartTally, report: CheckReport) -> str:
     """`every fifth frame number` or `every frame number`."""
     if not tally.steps or not tally.counts.videos:
         return ""
@@ -73,6 +79,26 @@ def _numbering(tally: PartTally) -> str:
     how = "numbered one by one" if step == 1 else f"numbered in steps of {step}"
     if step == 5:
         how += " (every fifth frame: 6 of 30 fps)"
+    elif step == 1 and tally.spec.fps == 6 and mean > _LONG:
+        how += " (all frames, about 30 fps)"
+        report.add(
+            "warning",
+            "frame-rate",
+            tally.spec.name,
+            f"{mean:.0f} frames a video in steps of 1: all frames (about 30 fps) are on disk, the release "
+            f"has every "
+            "fifth (6 fps); strides and gaps in frames mean other times, numbers are not comparable",
+        )
+    elif step == 1 and tally.spec.fps == 6 and tally.spec.more.get("step") == 5:
+        how += " (6 fps, renumbered)"
+        report.add(
+            "warning",
+            "frame-rate",
+            tally.spec.name,
+            f"{mean:.0f} frames a video in steps of 1, the first releases numbered in steps of 5: frames "
+            f"renumbered at "
+            "6 fps (the release was replaced in 2024); names in results and on the server may differ",
+        )
     others = sum(tally.steps.values()) - videos
     mixed = f", {others:,} videos otherwise" if others else ""
     return f"frames {how}{mixed}, {mean:.1f} a video"

@@ -18,7 +18,7 @@ from vosssl.data.check_parts import (
 )
 from vosssl.data.check_release import resolution_instead
 from vosssl.data.check_shards import Series, find_series, report_series, series_of
-from vosssl.data.check_tally import report_presence
+from vosssl.data.check_tally import report_count, report_presence
 from vosssl.data.listing import archives_below, contents, frames_below, neighbours
 
 
@@ -74,7 +74,7 @@ def survey(
     found, absent = [], []
     series: list[Series] | None = None
     for spec in specs:
-        part = None if spec.images == "" else _part(root, spec, report)
+        part = None if spec.images == "" or "series" in spec.more else _part(root, spec, report)
         if part is None and root.is_dir():
             series = find_series(root) if series is None else series
             part = _shards(spec, series, report)
@@ -92,18 +92,21 @@ def _part(root: Path, spec: PartSpec, report: CheckReport) -> SurveyedPart | Non
     """A part as files or folders; None where it is neither."""
     image_root = root / spec.images
     if spec.more.get("files") == "video" or image_root.is_file():
-        there = image_root.exists() and bool(video_files(image_root))
-        return SurveyedPart(spec, "files", image_root) if there else None
+        count = len(video_files(image_root)) if image_root.exists() else 0
+        if count:
+            report_count(spec, count, report)
+        return SurveyedPart(spec, "files", image_root) if count else None
     if not image_root.is_dir():
         return None
     split = None if spec.split_file is None else root / Path(spec.split_file).expanduser()
     if split is not None and not split.is_file():
         return None
-    if split is not None and split.suffix == ".json":
-        split = None
+    if split is None and spec.annotations and not spec.more.get("stills"):
+        listing = root / spec.annotations
+        split = listing if listing.suffix == ".json" and listing.is_file() else None
     try:
         folders = video_folders(image_root, split)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         report.add("error", "split-file", spec.name, str(error))
         return None
     if not folders.chosen and not folders.missing:
@@ -190,8 +193,8 @@ def _report_absent(
 def _why_absent(root: Path, spec: PartSpec, *, name: str) -> str:
     """The likeliest reason why a part is not found, with what to do."""
     if "series" in spec.more:
-        begin = spec.more["series"] or "*"
-        wanted = f"{begin}-{spec.name}.tfrecord-00000-of-… or {begin}-{spec.name}-000000.tar"
+        begin = spec.more["series"]
+        wanted = f"{begin}.tfrecord-00000-of-… or {begin}-000000.tar"
         return f"no shards {wanted} in {root}, {contents(root) if root.is_dir() else 'a file'}"
     if spec.more.get("files") == "video":
         there = f"found {root.name}" if root.is_file() else contents(root)

@@ -204,10 +204,10 @@ def report_presence(spec: PartSpec, folders: VideoFolders, report: CheckReport) 
             "Windows keep one of them",
             count=len(clashing),
         )
-    _report_count(spec, found, report)
+    report_count(spec, found, report)
 
 
-def _report_count(spec: PartSpec, found: int, report: CheckReport) -> None:
+def report_count(spec: PartSpec, found: int, report: CheckReport) -> None:
     """A partial part is named as such, with the effect it will have."""
     if spec.videos is None or found == spec.videos:
         return

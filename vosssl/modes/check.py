@@ -93,17 +93,16 @@ def parts_of(data: Mapping[str, Any]) -> list[PartSpec]:
             if target == "VideoFiles":
                 entry |= {"files": "video", "images": reader.get("folder") or "", "annotations": None}
             elif target.startswith("Movi") or "shards" in reader:
-                shards = str(reader.get("variant") or reader.get("shards", "").rpartition("-")[0])
-                entry |= {
-                    "part": reader.get("split") or name,
-                    "annotations": None,
-                    "series": shards,
-                    "images": "",
-                }
+                split = str(reader.get("split") or name)
+                shards = str(reader.get("shards", "")).rpartition("-")[0]
+                series = shards or f"{reader.get('variant')}-{split}"
+                entry |= {"part": split, "annotations": None, "series": series, "images": ""}
             elif "images" not in entry:
                 entry["images"] = str(
                     reader.get("folder") or "JPEGImages" if target == "FolderDataset" else ""
                 )
+            if target not in ("FolderDataset", "VideoFiles"):
+                entry["stills"] = True
             place = tuple(entry.get(key) for key in (*_PLACE, "part" if "series" in entry else ""))
             found.setdefault(place, PartSpec.from_dict(entry))
     return list(found.values())
