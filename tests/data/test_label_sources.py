@@ -190,3 +190,14 @@ def test_frames_without_labels_can_be_left_out(tmp_path: Path) -> None:
     )
     (video,) = FolderDataset(tmp_path, only_labelled=True).videos()
     assert video.frame_names == ("00000", "00002", "00004") and video.size == SIZE
+
+
+def test_object_folders_count_from_0_where_any_video_does(tmp_path: Path) -> None:
+    for video, numbers in (("a", (0, 1)), ("b", (1,))):
+        write_sequence(tmp_path / "JPEGImages" / video)
+        for number in numbers:
+            mask = torch.ones(SIZE, dtype=torch.bool)
+            miniatures.binary_png(tmp_path / f"Annotations/{video}/{number:03d}/00000.png", mask)
+    videos = FolderDataset(tmp_path, labels="first").videos()
+    found = [video.read_labels(0) for video in videos]
+    assert [int(labels.max()) for labels in found if labels is not None] == [2, 2]

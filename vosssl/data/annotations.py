@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -91,18 +91,13 @@ class Annotations:
         if not path.exists():  # a folder holds files, too, such as Annotations/dog.xml
             path = next((file for file in _with_suffixes(path) if file.is_file()), path)
         return open_source(
-            path,
-            self.kind,
-            video=video,
-            frames=frames,
-            options=self.options,
-            first_object=self._first_object(),
+            path, self.kind, video=video, frames=frames, options=self.options, first_object=self._first_object
         )
 
     def _first_object(self) -> int:
         """Number of the object folder that is id 1: 0 where any video has a folder 0, as SA-V has."""
         if self._first is None:
-            folders = [] if self._per_video or self.kind not in ("objects", "auto") else _folders(self.path)
+            folders = [] if self._per_video else _folders(self.path)
             self._first = 0 if any(0 in object_numbers(folder) for folder in folders) else 1
         return self._first
 
@@ -114,7 +109,7 @@ def open_source(
     video: str,
     frames: Sequence[str] | None,
     options: LabelOptions,
-    first_object: int | None = None,
+    first_object: Callable[[], int] | None = None,
 ) -> LabelSource:
     """The labels of one video in a folder or file of its own.
 
@@ -124,7 +119,7 @@ def open_source(
         video: the video's name.
         frames: names of its frames in order; None: those of a video file.
         options: how labels are understood.
-        first_object: for `objects`, the folder number that is id 1; None: 0 where there is a folder 0.
+        first_object: for `objects`, gives the folder number that is id 1; None: 0 where there is a folder 0.
 
     Raises:
         ValueError: labels of no format that is known, or not of that kind; names them.
@@ -132,8 +127,9 @@ def open_source(
     _require_kind(kind)
     if path.is_file():
         return open_file(path, kind, options).source(video, frames)
+    names = label_names(path) if kind in ("auto", "png") else {}
     if kind == "auto":
-        kind = _kind_of_folder(path) if path.is_dir() else "png"
+        kind = _kind_of_folder(path) if not names and path.is_dir() else "png"
     if kind in _FILES:
         raise ValueError(f"labels {path} of video {video} are no file, expected one for kind {kind!r}")
     if kind == "labelme" and path.is_dir():
@@ -145,7 +141,7 @@ def open_source(
         return PanopticMaps(path, video=video, options=options, regions=regions)
     if kind == "fbms":
         return ColourMaps(path, tuple(frames or ()), video=video, options=options)
-    return LabelFiles(path, label_names(path), binary=options.binary, on_wrong_size=options.on_wrong_size)
+    return LabelFiles(path, names, binary=options.binary, on_wrong_size=options.on_wrong_size)
 
 
 def open_file(path: Path, kind: Kind, options: LabelOptions) -> LabelSet:
@@ -185,19 +181,19 @@ def masklets_beside(path: Path, kind: Kind) -> Path | None:
     return found if found.is_file() else None
 
 
-def _object_source(path: Path, *, video: str, options: LabelOptions, first_object: int | None) -> LabelSource:
+def _object_source(
+    path: Path, *, video: str, options: LabelOptions, first_object: Callable[[], int] | None
+) -> LabelSource:
     numbers = object_numbers(path) if path.is_dir() else {}
     if not numbers:  # SegTrack v2 has no folder for the object of a video with one
         return LabelFiles(path, label_names(path), binary=True, on_wrong_size=options.on_wrong_size)
-    first = (0 if 0 in numbers else 1) if first_object is None else first_object
+    first = (0 if 0 in numbers else 1) if first_object is None else first_object()
     opened = ObjectFolders(path.parent, {path.name: path.name}, first_object=first)
     return SequenceLabels(opened, path.name, options=options)
 
 
 def _kind_of_folder(folder: Path) -> Kind:
-    """What the labels of one video are, by what lies in their folder."""
-    if label_names(folder):
-        return "png"
+    """What the labels of one video are, by what lies in their folder, which holds no images itself."""
     if any(label_names(folder / name) for name in object_numbers(folder).values()):
         return "objects"
     return "labelme" if any(name.lower().endswith(".json") for name in os.listdir(folder)) else "png"
