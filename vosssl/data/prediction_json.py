@@ -83,10 +83,12 @@ class RunLengthFile(Predictions):
         found = self._sequence(sequence)
         if frame not in found.frames:
             raise self._no_frame(sequence, frame)
-        if self._parsed is None or self._parsed[0] != sequence:
-            self._parsed = (sequence, parse_entries(self.path, found.entries))
+        parsed = self._parsed
+        if parsed is None or parsed[0] != sequence:
+            parsed = (sequence, parse_entries(self.path, found.entries))
+            self._parsed = parsed  # as a whole: threads that read ahead share it
         try:
-            objects = self._runs(self._parsed[1], found.frames.index(frame))
+            objects = self._runs(parsed[1], found.frames.index(frame))
             sizes = {tuple(runs["size"]) for _, runs in objects if isinstance(runs, dict) and "size" in runs}
         except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
             raise ValueError(f"{self.where(sequence, frame)}: {_reason(error)}") from error
