@@ -138,6 +138,8 @@ def test_video_files_carry_labels_too(tmp_path: Path) -> None:
     assert torch.equal(video.clip([3]).labels[0], miniatures.truth(3))  # type: ignore[index]
     with pytest.raises(ValueError, match=r"no labels beside 1 video files .*dog_manual\.json"):
         VideoFiles(tmp_path, annotations="beside")
+    with pytest.raises(ValueError, match=r"none of 1 video files has labels in .*\{video\}\.xml; pass"):
+        VideoFiles(tmp_path, annotations="{video}.xml")
     with pytest.raises(FileNotFoundError, match="holds no folder Masks"):
         VideoFiles(tmp_path, annotations="Masks")
 

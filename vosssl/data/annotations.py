@@ -59,6 +59,9 @@ class Annotations:
         kind: the format; `auto` finds out.
         options: how labels are understood.
 
+    Attributes:
+        place: the whole path, for messages.
+
     Raises:
         FileNotFoundError: nothing there; says what is there instead.
         ValueError: an unknown kind, or a file of no format that is known.
@@ -70,9 +73,9 @@ class Annotations:
         _require_kind(kind)
         self.options = options or LabelOptions()
         self.kind: Kind = kind
-        self._pattern = str(root / Path(place).expanduser())
-        self._per_video = "{video}" in self._pattern
-        self.path = Path(self._pattern.partition("{video}")[0]) if self._per_video else Path(self._pattern)
+        self.place = str(root / Path(place).expanduser())
+        self._per_video = "{video}" in self.place
+        self.path = Path(self.place.partition("{video}")[0]) if self._per_video else Path(self.place)
         if not self.path.exists():
             raise FileNotFoundError(f"no annotations {self.path}{neighbours(self.path)}")
         self._shared = open_file(self.path, kind, self.options) if self.path.is_file() else None
@@ -87,7 +90,7 @@ class Annotations:
         """The labels of one video; see `LabelSet.source`."""
         if self._shared is not None:
             return self._shared.source(video, frames)
-        path = Path(self._pattern.replace("{video}", video)) if self._per_video else self.path / video
+        path = Path(self.place.replace("{video}", video)) if self._per_video else self.path / video
         if not path.exists():  # a folder holds files, too, such as Annotations/dog.xml
             path = next((file for file in _with_suffixes(path) if file.is_file()), path)
         return open_source(

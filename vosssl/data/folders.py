@@ -55,11 +55,12 @@ class FolderDataset(VideoClips):
         binary: labels are 0 and 255 (DAVIS 2016), or all objects count as one; see LabelOptions.
         on_wrong_size: see LabelOptions.
         ids: likewise.
-        num_frames: see VideoClips, as are stride, clips_per_video, size, and transform.
+        num_frames: see VideoClips, as are stride, clips_per_video, size, transform and frame_cache.
         stride: likewise.
         clips_per_video: likewise.
         size: likewise; it concerns clips, while `videos()` keeps the size on disk.
         transform: likewise.
+        frame_cache: likewise.
         read_ahead: frames decoded ahead by a thread while a video is iterated.
 
     Raises:
@@ -88,6 +89,7 @@ class FolderDataset(VideoClips):
         clips_per_video: int = 1,
         size: Size | int | None = None,
         transform: Transform | None = None,
+        frame_cache: int = 0,
         read_ahead: int = 2,
     ) -> None:
         self.root = given_root(root)
@@ -112,7 +114,7 @@ class FolderDataset(VideoClips):
             videos.append(video)
         if source is not None and all(video.labelled is None for video in videos):
             raise ValueError(
-                f"no frame of {len(videos)} videos has labels in {source.path}; pass annotations=null"
+                f"no frame of {len(videos)} videos has labels in {source.place}; pass annotations=null"
             )
         super().__init__(
             videos,
@@ -121,6 +123,7 @@ class FolderDataset(VideoClips):
             clips_per_video=clips_per_video,
             size=size,
             transform=transform,
+            frame_cache=frame_cache,
         )
 
 
@@ -140,11 +143,12 @@ class VideoFiles(VideoClips):
         binary: see LabelOptions.
         on_wrong_size: likewise.
         ids: likewise.
-        num_frames: see VideoClips, as are stride, clips_per_video, size, and transform.
+        num_frames: see VideoClips, as are stride, clips_per_video, size, transform and frame_cache.
         stride: likewise.
         clips_per_video: likewise.
         size: likewise.
         transform: likewise.
+        frame_cache: likewise.
         read_ahead: frames decoded ahead by a thread while a video is iterated.
 
     Raises:
@@ -168,6 +172,7 @@ class VideoFiles(VideoClips):
         clips_per_video: int = 1,
         size: Size | int | None = None,
         transform: Transform | None = None,
+        frame_cache: int = 0,
         read_ahead: int = 2,
     ) -> None:
         self.root = given_root(root)
@@ -183,6 +188,10 @@ class VideoFiles(VideoClips):
             if annotations == "beside":
                 labels = _labels_beside(path, kind, options)
             videos.append(FileVideo(path, labels=labels, read_ahead=read_ahead))
+        if shared is not None and not any(video.labels.names for video in videos):
+            raise ValueError(
+                f"none of {len(videos)} video files has labels in {shared.place}; pass annotations=null"
+            )
         if annotations == "beside" and not any(video.labels.names for video in videos[:1]):
             _require_some_beside(files, kind)
         super().__init__(
@@ -192,6 +201,7 @@ class VideoFiles(VideoClips):
             clips_per_video=clips_per_video,
             size=size,
             transform=transform,
+            frame_cache=frame_cache,
         )
 
 
