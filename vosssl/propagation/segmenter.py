@@ -78,6 +78,7 @@ class Prompted:
         ids: all ids that the prompt names, in rising order.
         labels: (h, w) uint8 when the prompt was a label map, or None. 0 background, 255 void or padding.
         masks: (n, h, w) bool, one per id, when the prompt was a label map, or None.
+        native: (H, W) uint8, the label map at the frame's own size, without padding.
         clicks: by id, in pixels of the network's frame.
         boxes: by id, likewise.
     """
@@ -85,6 +86,7 @@ class Prompted:
     ids: tuple[int, ...]
     labels: Tensor | None = None
     masks: Tensor | None = None
+    native: Tensor | None = None
     clicks: dict[int, Clicks] = field(default_factory=dict)
     boxes: dict[int, Box] = field(default_factory=dict)
 
@@ -235,9 +237,10 @@ class VideoSegmenter(ABC):
                 raise ValueError(
                     f"prompt is {prompt.dtype}, expected uint8 ids; a single mask is mask.byte()"
                 )
-            labels = pad(resize_labels(prompt.to(self.device).byte(), working), padding, value=VOID)
+            native = prompt.to(self.device).byte()
+            labels = pad(resize_labels(native, working), padding, value=VOID)
             ids = object_ids(prompt.byte())
-            return Prompted(ids, labels=labels, masks=labels_to_masks(labels, ids))
+            return Prompted(ids, labels=labels, masks=labels_to_masks(labels, ids), native=native)
         scale = (working[1] / size[1], working[0] / size[0])
         shift = (float(padding.left), float(padding.top))
         clicks = {k: self._place_clicks(v, scale, shift) for k, v in prompt.items() if isinstance(v, Clicks)}
