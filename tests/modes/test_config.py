@@ -106,3 +106,17 @@ def test_a_checkpoint_without_its_configuration_says_so(saved, tmp_path: Path) -
 def test_a_name_out_of_a_checkpoint_leads_nowhere(name: str, checkpoint: Path, tmp_path: Path) -> None:
     path = with_config(checkpoint, tmp_path / "a.ckpt", lambda saved: saved.update(exp_name=name))
     assert not [a for a in config.offer_saved_config([f"resume={path}"]) if a.startswith("exp_name")]
+
+
+def test_root_is_short_for_the_data_s_root() -> None:
+    assert config.long_root(["mode=check", "root=DIR"]) == ["mode=check", "data.root=DIR"]
+    assert config.long_root(["data.root=DIR"]) == ["data.root=DIR"]
+    with pytest.raises(ValueError, match="one key"):
+        config.long_root(["root=A", "data.root=B"])
+
+
+def test_a_checkpoint_does_not_keep_where_its_data_came_from() -> None:
+    with composed("data=davis17", "data.root=DIR") as cfg:
+        assert "release" in cfg.data
+        kept = config.plain(cfg)["data"]
+    assert kept["root"] == "DIR" and "release" not in kept
