@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from tests.data import miniatures
-from tests.data.damaged_layouts import davis, frame_cut_off
+from tests.data.damaged_layouts import davis, frame_cut_off, label_a_pixel_narrower
 from tests.data.movi_records import write_movi
 from tests.data.test_configs import TRAIN_LABELS, composed
 from tests.data.videos import write_sequence, write_video
@@ -60,6 +60,9 @@ def test_a_sample_decodes_so_many_frames_of_each_video(tmp_path: Path) -> None:
     report = checked("davis17", tmp_path, sample=2)
     assert [part.checked for part in report.parts] == [6]
     assert any(one.code == "sampled" for one in report.findings)
+    label_a_pixel_narrower(tmp_path)  # of a frame that is not decoded
+    report = checked("davis17", tmp_path, sample=1)
+    assert any("camel/00001.png is 31x24" in one.message for one in report.findings)
     with pytest.raises(ValueError, match="expected 1 or more"):
         checked("davis17", tmp_path, sample=0)
 

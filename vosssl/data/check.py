@@ -38,7 +38,7 @@ from vosssl.data.release import Release
 
 Task = TypeVar("Task")
 _AHEAD = 4  # chunks per worker that wait in the queue: memory does not grow with the dataset
-_CHUNK = 4  # videos that a worker gets at once
+_CHUNK = 2  # videos that a worker gets at once
 
 
 def check_dataset(

@@ -18,6 +18,7 @@ from vosssl.clip import VOID
 from vosssl.data.check_findings import EXAMPLES
 from vosssl.data.io import IMAGE_SUFFIXES, decode_labels, image_size, read_image
 from vosssl.data.listing import frame_name, natural_order
+from vosssl.data.png import png_header
 from vosssl.ops.resize import Size
 
 JUNK = ("._", ".DS_Store", "Thumbs.db", "desktop.ini", "__MACOSX", ".AppleDouble")
@@ -239,6 +240,10 @@ def _decode(task: VideoTask, images: list[str], labels: dict[str, str], facts: V
             facts.first_ids = frozenset(ids)
         seen |= ids
     facts.ids = frozenset(seen)
+    if native is not None and task.plain and task.annotations is not None and len(places) < len(images):
+        looked = {frame_name(images[place]) for place in places}
+        for name in sorted(labels.keys() - looked):
+            _compare_header(task.annotations / labels[name], native, facts)
 
 
 def _look_at_image(path: Path, facts: VideoFacts) -> Size | None:
@@ -309,6 +314,17 @@ def _look_at_coded(path: Path, size: Size | None, facts: VideoFacts) -> None:
     facts.kinds[f"codes, {_KINDS.get(mode, mode)}"] += 1
     if size is not None and found != size:
         facts.flaw("labels-of-other-size", f"{place} is {_words(found)}, its frame {_words(size)}")
+
+
+def _compare_header(path: Path, size: Size, facts: VideoFacts) -> None:
+    """The size of a label file that is not decoded, from its first bytes."""
+    with path.open("rb") as stream:
+        header = png_header(stream.read(33))
+    if header is not None and header.size != size:
+        facts.flaw(
+            "labels-of-other-size",
+            f"{facts.name}/{path.name} is {_words(header.size)}, its frame {{_words(size)}}",
+        )
 
 
 def _spread(length: int, sample: int | None) -> list[int]:

@@ -167,8 +167,8 @@ def _sizes(tally: PartTally, report: CheckReport) -> str:
 def _labels(tally: PartTally, report: CheckReport) -> str:
     """The kind of labels: DAVIS 2016 has 0 and 255, 2017 palettes with several ids."""
     kinds, spec = tally.counts.label_kinds, tally.spec
-    if not kinds:
-        return ""
+    if not kinds or tally.counts.kind != "folders":
+        return most(kinds) if kinds else ""
     only_ends = kinds["0/255"] > 0.9 * kinds.total()
     if spec.more.get("ids") == "palette" and only_ends:
         report.add(
