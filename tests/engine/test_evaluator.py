@@ -23,6 +23,7 @@ from vosssl.engine.evaluator import (
     evaluate_discovery,
     evaluate_lock_on,
     follow,
+    follow_protocol,
     predict,
     score,
 )
@@ -334,7 +335,8 @@ def test_live_lock_on_scores_as_its_files_do(protocol: str, tmp_path: Path) -> N
             write_labels(tmp_path / "truth" / clip.name / f"{time:05d}.png", truth)
     videos = [clip_video(clip) for clip in clips]
     live = evaluate_lock_on(CopyFirstMask(), videos, protocol=protocol, progress=False)
-    predict(follow(CopyFirstMask(), prompt_first=True, merge=binary), videos, tmp_path / "p", progress=False)
+    label_video = follow_protocol(CopyFirstMask(), load_protocol(protocol))
+    predict(label_video, videos, tmp_path / "p", progress=False)
     assert_same(live, evaluate(tmp_path / "p", tmp_path / "truth", protocol))
     assert 0 < live.mean("J&F") < 1
 

@@ -26,6 +26,7 @@ from vosssl.data.video import FirstFrames, Video
 from vosssl.data.video_truth import VideoTruth
 from vosssl.engine.file_scoring import evaluate
 from vosssl.engine.object_frames import scored_frames_of
+from vosssl.engine.prompting import FirstMasks, can_take_late_objects, gives_late_objects
 from vosssl.engine.protocol import DISCOVERY, EvalProtocol, load_protocol
 from vosssl.engine.report import Report
 from vosssl.engine.score_cache import SequenceScores
@@ -46,6 +47,7 @@ __all__ = [
     "evaluate_discovery",
     "evaluate_lock_on",
     "follow",
+    "follow_protocol",
     "predict",
     "score",
 ]
@@ -91,34 +93,47 @@ class Stopwatch:
         return {"frames": self.frames, "seconds": self.seconds, "frames_per_second": rate}
 
 
-def follow(segmenter: VideoSegmenter, *, prompt_first: bool = False, merge: bool = False) -> LabelVideo:
+def follow(
+    segmenter: VideoSegmenter, *, prompt_first: bool = False, prompt_late: bool = False, merge: bool = False
+) -> LabelVideo:
     """Makes a segmenter a function from videos to labels.
 
     Args:
         segmenter: any method; reset before each video.
-        prompt_first: give the labels of the first labelled frame as the prompt.
+        prompt_first: give the labels of the first labelled frame as the prompt; frames before it are
+            background.
+        prompt_late: with it, give objects that come later too, each in the first frame whose labels show it.
         merge: the prompt's values above 0, 255 included, are one object.
 
     Returns:
         A generator function; it raises ValueError at the end of a video that has no labels for the prompt.
     """
+    late = prompt_first and prompt_late and can_take_late_objects(segmenter)
 
     def label(video: Video) -> Iterator[tuple[Frame, Tensor]]:
         segmenter.reset()
-        waiting = prompt_first
+        prompts = FirstMasks(late=late, merge=merge)
         for frame in video:
-            prompt = frame.labels if waiting else None
-            waiting = waiting and prompt is None
             yield (
                 frame,
-                segmenter.step(frame.image, prompt.clamp(max=1) if merge and prompt is not None else prompt),
+                prompts.step(segmenter, frame) if prompt_first else segmenter.step(frame.image),
             )
-        if waiting:
+        if prompt_first and not prompts.has_labels:
             raise ValueError(
                 f"no frame of {video.name} has labels; the first frame's are needed as the prompt"
             )
 
     return label
+
+
+def follow_protocol(segmenter: VideoSegmenter, protocol: EvalProtocol) -> LabelVideo:
+    """`follow` with the first masks as prompt, and those of late objects where the protocol counts them."""
+    return follow(
+        segmenter,
+        prompt_first=True,
+        prompt_late=gives_late_objects(protocol),
+        merge=protocol.merge_truth,
+    )
 
 
 def predict(
@@ -200,7 +215,10 @@ def evaluate_lock_on(
     frames: int | None = None,
     progress: bool = True,
 ) -> Report:
-    """Scores objects that were given in the first frame, nothing written; see `evaluate_discovery`.
+    """Scores objects that were given, nothing written; see `evaluate_discovery`.
+
+    Each is given in the first frame that shows it; under protocols that count the objects of the first frame
+    only (DAVIS), no others are.
 
     Args:
         segmenter: any method that takes masks.
@@ -222,7 +240,7 @@ def evaluate_lock_on(
     bare = next((video.name for video in videos if video.labelled is None), None)
     if bare is not None:
         raise ValueError(f"no frame of {bare} has labels; the first frame's are needed as the prompt")
-    label_video = follow(segmenter, prompt_first=True, merge=protocol.merge_truth)
+    label_video = follow_protocol(segmenter, protocol)
     return _evaluate_live(label_video, videos, protocol, frames=frames, progress=progress)
 
 

@@ -20,9 +20,10 @@ from vosssl.data.predictions import open_predictions
 from vosssl.data.video import Video
 from vosssl.data.video_truth import VideoTruth
 from vosssl.engine.benchmark_table import Block, Row, with_published
-from vosssl.engine.evaluator import LabelVideo, follow, predict
+from vosssl.engine.evaluator import LabelVideo, follow, follow_protocol, predict
 from vosssl.engine.file_scoring import evaluate
 from vosssl.engine.logs import peak_memory, reset_peak_memory
+from vosssl.engine.prompting import gives_late_objects
 from vosssl.engine.protocol import EvalProtocol
 from vosssl.engine.published import load_published
 from vosssl.engine.report import Report, clean, write_json
@@ -229,8 +230,9 @@ def _scored(
 
 
 def _label_video(opened: Opened, task: Task, protocol: EvalProtocol) -> LabelVideo:
-    prompted = task == "lock_on" or opened.segmenter.needs_prompt
-    return follow(opened.segmenter, prompt_first=prompted, merge=task == "lock_on" and protocol.merge_truth)
+    if task == "lock_on":
+        return follow_protocol(opened.segmenter, protocol)
+    return follow(opened.segmenter, prompt_first=opened.segmenter.needs_prompt)
 
 
 def _notes(entry: Contender, opened: Opened | None, task: Task) -> tuple[str, ...]:
@@ -274,6 +276,7 @@ def _same_settings(folder: Path, entry: Contender, dataset: Dataset, task: Task,
         "data": OmegaConf.to_container(OmegaConf.create(dict(dataset.node)), resolve=True),
         "frames": dataset.frames,
         "merge": dataset.protocols[task].merge_truth,
+        "late": (task == "lock_on" and gives_late_objects(dataset.protocols[task])) or None,
         "seed": session.config["seed"],
     }
     path = folder / "settings.json"

@@ -16,43 +16,58 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vosssl.clip import VOID, Frame
+from vosssl.data.annotations import masklets_beside
 from vosssl.data.files import atomic_write
 from vosssl.data.io import read_labels, write_labels
+from vosssl.data.listing import labels_beside
 from vosssl.data.video import Video, open_video
 from vosssl.data.video_io import VideoWriter
 from vosssl.engine.drawing import overlay
+from vosssl.engine.prompting import FirstMasks, can_take_late_objects
 from vosssl.modes.session import require_segmenter, segmenter_of, start
 from vosssl.ops.masks import object_ids
 from vosssl.propagation.segmenter import VideoSegmenter
 
 log = logging.getLogger(__name__)
 EXAMPLES = "a video file, a folder of frames, or a camera's number: predict.source=video.mp4"
+PROMPTS = (
+    "predict.prompt=LABELS.png of the first frame, a folder of labels named like their frames, or beside"
+)
+BESIDE = "beside"
 
 
 def run(cfg: DictConfig) -> None:
     """Labels `predict.source` frame by frame with bounded memory; Ctrl-C keeps what is done.
 
     Raises:
-        ValueError, FileNotFoundError: no source, or one that cannot be read.
+        ValueError, FileNotFoundError: no source, or one that cannot be read; labels that are missing.
     """
     if cfg.predict.source is None:
         raise ValueError(f"mode=predict needs {EXAMPLES}")
     require_segmenter(cfg)
-    video = open_video(cfg.predict.source, annotations=None)
-    prompt = (
-        None if cfg.predict.prompt is None else read_prompt(cfg.predict.prompt, video, cfg.predict.binary)
-    )
+    source, given, binary = cfg.predict.source, cfg.predict.prompt, cfg.predict.binary
+    labels = labels_folder(source, given)
+    video = open_video(source, annotations=labels, binary=binary or None)
+    prompt = None if given is None or labels is not None else read_prompt(given, video, binary)
     session = start(cfg)
     segmenter = segmenter_of(cfg, session)
     if cfg.predict.size is not None:
         segmenter.size = cfg.predict.size
-    if prompt is None and not segmenter.discovers:
-        raise ValueError(f"{cfg.method.name} follows only what it is given: predict.prompt=LABELS.png")
+    if given is None and not segmenter.discovers:
+        beside = labels_folder(source, BESIDE, required=False)
+        if beside is None:
+            raise ValueError(f"{cfg.method.name} follows only what it is given: {PROMPTS}")
+        labels, video = beside, open_video(source, annotations=beside, binary=binary or None)
+    if labels is not None:
+        if video.labelled is None:
+            raise ValueError(f"{labels} has no labels of {video.name}: {PROMPTS}")
+        log.info("prompts     %s, each object in the first frame that shows it", labels)
     summary = predict(
         segmenter,
         video,
         session.folder,
         prompt=prompt,
+        prompts=None if labels is None else FirstMasks(late=can_take_late_objects(segmenter)),
         limit=cfg.predict.limit,
         with_overlay=cfg.predict.overlay,
     )
@@ -67,6 +82,33 @@ def run(cfg: DictConfig) -> None:
         raise KeyboardInterrupt(
             f"stopped after {summary['frames']} frames, which are kept in {session.folder}"
         )
+
+
+def labels_folder(source: str | int, given: str | None, *, required: bool = True) -> Path | None:
+    """The labels of several frames that a prompt names: a folder, an annotation file, or those beside it.
+
+    Args:
+        source: the video.
+        given: `predict.prompt`.
+        required: whether missing labels beside the video are an error.
+
+    Returns:
+        Where they lie; None for the label image of one frame, or no prompt at all.
+
+    Raises:
+        FileNotFoundError: no labels beside the video.
+    """
+    if given != BESIDE:
+        place = None if given is None else Path(given).expanduser()
+        return place if place is not None and (place.is_dir() or place.suffix in (".json", ".xml")) else None
+    path = Path(str(source)).expanduser()
+    beside = (masklets_beside(path, "auto") if path.is_file() else None) or labels_beside(path)
+    if beside is not None and beside.exists():
+        return beside
+    if required:
+        expected = "Annotations beside JPEGImages" if beside is None else str(beside)
+        raise FileNotFoundError(f"no labels beside {source}, expected {expected}; {PROMPTS}")
+    return None
 
 
 def read_prompt(path: str, video: Video, binary: bool) -> Tensor:
@@ -106,6 +148,7 @@ def predict(
     folder: Path,
     *,
     prompt: Tensor | None = None,
+    prompts: FirstMasks | None = None,
     limit: int | None = None,
     with_overlay: bool = True,
 ) -> dict[str, Any]:
@@ -116,6 +159,7 @@ def predict(
         video: where frames come from.
         folder: gets `labels/<name>/<frame>.png` and `<name>.mp4`.
         prompt: (H, W) uint8 ids of the first frame, or None to discover.
+        prompts: what to give instead out of the labels that the video carries.
         limit: only the first so many frames.
         with_overlay: whether to write the video with labels over it.
 
@@ -124,8 +168,8 @@ def predict(
     """
     segmenter.reset()
     areas: dict[int, list[float]] = {}
-    labels_folder = folder / "labels" / video.name
-    labels_folder.mkdir(parents=True, exist_ok=True)
+    written = folder / "labels" / video.name
+    written.mkdir(parents=True, exist_ok=True)
     count, interrupted, began = 0, False, time.perf_counter()
     with ExitStack() as stack:
         writer = None
@@ -135,8 +179,11 @@ def predict(
             )
         try:
             for frame in limited(video, limit):
-                labels = segmenter.step(frame.image, prompt if count == 0 else None)
-                write_labels(labels_folder / f"{frame.name}.png", labels)
+                if prompts is None:
+                    labels = segmenter.step(frame.image, prompt if count == 0 else None)
+                else:
+                    labels = prompts.step(segmenter, frame)
+                write_labels(written / f"{frame.name}.png", labels)
                 if writer is not None:
                     writer.write(overlay(frame.image, labels))
                 for identity, pixels in zip(*torch.unique(labels, return_counts=True), strict=True):
@@ -149,6 +196,8 @@ def predict(
         raise KeyboardInterrupt("stopped before the first frame")
     if count == 0:
         raise ValueError(f"{video.name} gave no frame; give {EXAMPLES}")
+    if prompts is not None and prompts.waiting:
+        log.warning("no label of the %d frames shows an object: nothing was followed", count)
     return {
         "video": video.name,
         "frames": count,
