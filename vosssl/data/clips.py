@@ -11,8 +11,9 @@ import torch
 
 from vosssl.clip import Clip
 from vosssl.data.sampling import Draw, as_draw, generator_of, mixed_seed
-from vosssl.data.sources import FileVideo, FolderVideo, Video
-from vosssl.data.transforms import Transform
+from vosssl.data.sources import FileVideo, FolderVideo, Video, fitted_size
+from vosssl.data.transforms import Transform, planned
+from vosssl.data.views import whole
 from vosssl.ops.resize import Size
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ class VideoClips:
         clips_per_video: draws of one video in an epoch.
         size: what frames are resized to as they are decoded (exact, or the shorter side); smaller is faster.
         transform: applied to every clip.
+        frame_cache: bytes of decoded frames that a process may keep, see `shared_frame_cache`; 0 keeps none.
 
     Raises:
         ValueError: no video is long enough.
@@ -47,6 +49,7 @@ class VideoClips:
         clips_per_video: int = 1,
         size: Size | int | None = None,
         transform: Transform | None = None,
+        frame_cache: int = 0,
     ) -> None:
         least, largest = (stride, stride) if isinstance(stride, int) else (stride[0], stride[1])
         if (num_frames is not None and num_frames < 1) or not 1 <= least <= largest or clips_per_video < 1:
@@ -55,6 +58,8 @@ class VideoClips:
                 "for; expected 1 or more of each, and a stride or (least, largest)"
             )
         self._videos = list(videos)
+        for video in self._videos:
+            video.frame_cache = frame_cache or video.frame_cache
         self._clip_size = size
         self.num_frames = num_frames
         self.stride = (least, largest)
@@ -94,10 +99,14 @@ class VideoClips:
             raise IndexError(f"clip {index} of {len(self)}")
         video = self._drawn[index // self.clips_per_video]
         frames = self.frames_of(video, seed=mixed_seed(seed, index))
-        clip = video.clip(frames, size=self._clip_size)
-        if self.transform is None:
-            return clip
-        return self.transform(clip, generator_of(mixed_seed(seed, index, 1)))
+        generator = generator_of(mixed_seed(seed, index, 1))
+        start = whole(
+            video.native_size,
+            video.size if self._clip_size is None else fitted_size(video.native_size, self._clip_size),
+        )
+        view, rest = planned(self.transform, start, generator)  # a crop is decided before anything is decoded
+        clip = video.clip(frames, view=view)
+        return clip if rest is None else rest(clip, generator)
 
     def __iter__(self) -> Iterator[Clip]:
         return (self[index] for index in range(len(self)))

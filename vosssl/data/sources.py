@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from vosssl.clip import VOID, Clip, Frame
-from vosssl.data.io import image_size, read_image
+from vosssl.data.frame_cache import shared_frame_cache
+from vosssl.data.io import image_size, read_pixels
 from vosssl.data.label_sources import LabelSource
 from vosssl.data.listing import LabelFiles, frame_name, image_names
 from vosssl.data.readahead import read_ahead as iterate_ahead
 from vosssl.data.video_io import Timeline, VideoReader
+from vosssl.data.views import View, reduction, seen_image, seen_labels, seen_pixels, whole
 from vosssl.ops.resize import Size, resize_image, resize_labels, shorter_side
 
 CLIP_LIMIT = 4 << 30  # bytes of frames that one clip may hold; more is a mistake that would fill the memory
@@ -29,10 +32,17 @@ class Video(ABC):
         size: what frames and labels are resized to: None keeps them, (height, width) is exact, a number is
             the length of the shorter side (never enlarged).
         read_ahead: frames that a thread decodes ahead while iterating; 0 decodes when asked.
+
+    Attributes:
+        frame_cache: bytes of decoded frames that this process may keep for clips, see `shared_frame_cache`; 0
+            keeps none. Iteration keeps none either way.
     """
+
+    frame_cache: int = 0
 
     def __init__(self, name: str, *, size: Size | int | None = None, read_ahead: int = 0) -> None:
         self.name = name
+        self._identity = uuid.uuid4().hex  # the same in worker processes, unlike id()
         self.read_ahead = read_ahead
         self._wanted = size
 
@@ -74,16 +84,39 @@ class Video(ABC):
     def _decode(self, indices: Iterable[int] | None, size: Size) -> Iterator[Frame]:
         """The frames of these indices (None: all, in order), at a size."""
 
+    def _decode_view(self, indices: Iterable[int] | None, view: View) -> Iterator[Frame]:
+        """What a view shows of these frames; sources that can do so decode no more than that."""
+        for frame in self._decode(indices, self.native_size):
+            yield _seen(frame, view)
+
+    def _cached(self, indices: Sequence[int], view: View) -> Iterator[Frame]:
+        """As `_decode_view`, from the cache where it can; whole frames are kept, windows cut from them."""
+        cache = shared_frame_cache(self.frame_cache)
+        kept = whole(self.native_size, view.size if view == whole(self.native_size, view.size) else None)
+        keys: dict[int, Hashable] = {index: (self._identity, index, kept.size) for index in indices}
+        found = {index: cache.get(key) for index, key in keys.items()}
+        missing = self._decode_view([index for index in keys if found[index] is None], kept)
+        for index in indices:
+            frame = found[index]
+            if frame is None:
+                frame = found[index] = _channels_last(next(missing))
+                cache.put(keys[index], frame)
+            yield frame if kept == view else _seen(frame, view)
+
     def __iter__(self) -> Iterator[Frame]:
         return iterate_ahead(self._decode(None, self.size), depth=self.read_ahead)
 
-    def clip(self, indices: Sequence[int], *, size: Size | int | None = None) -> Clip:
+    def clip(
+        self, indices: Sequence[int], *, size: Size | int | None = None, view: View | None = None
+    ) -> Clip:
         """Some of the frames, together in memory.
 
         Args:
             indices: T frame indices in any order; negative ones count from the end.
             size: as for the constructor; None: the size of this video. JPEGs are decoded at a reduced scale
                 where that still is not smaller, which is faster and differs slightly from decoding in full.
+            view: the window of the stored frames that is wanted, and its size, instead of `size`; with a
+                reduced scale its borders move to whole pixels of that scale, in frames and labels alike.
 
         Returns:
             The clip; frames without labels are void (255) in its labels, and marked in `labelled`.
@@ -102,7 +135,9 @@ class Video(ABC):
                 f"video {self.name} has frames 0..{length - 1}, asked for {min(wanted)}..{max(wanted)}; "
                 "choose fewer frames, a smaller stride or another start"
             )
-        height, width = self.size if size is None else fitted_size(self.native_size, size)
+        if view is None:
+            view = whole(self.native_size, self.size if size is None else fitted_size(self.native_size, size))
+        height, width = view.size
         needed = len(wanted) * 3 * height * width
         if needed > CLIP_LIMIT:
             raise ValueError(
@@ -114,7 +149,8 @@ class Video(ABC):
         labels = torch.full((len(wanted), height, width), VOID, dtype=torch.uint8)
         labelled = torch.zeros(len(wanted), dtype=torch.bool)
         names = []
-        for row, frame in enumerate(self._decode(wanted, (height, width))):
+        decode = self._cached if self.frame_cache else self._decode_view
+        for row, frame in enumerate(decode(wanted, view)):
             frames[row] = frame.image
             names.append(frame.name)
             if frame.labels is not None:
@@ -194,21 +230,27 @@ class FolderVideo(Video):
         return len(self.names)
 
     def _decode(self, indices: Iterable[int] | None, size: Size) -> Iterator[Frame]:
+        return self._decode_view(indices, whole(self.native_size, size))
+
+    def _decode_view(self, indices: Iterable[int] | None, view: View) -> Iterator[Frame]:
         native = self.native_size
         jpeg = self.names[0].lower().endswith((".jpg", ".jpeg"))  # only these decode faster when reduced
-        reduce = _reduction(native, size) if jpeg else 1
+        reduce = reduction(view) if jpeg else 1
+        view = view.aligned(reduce, native)
         expected = (-(-native[0] // reduce), -(-native[1] // reduce))
         for index in range(len(self)) if indices is None else indices:
             path = self.folder / self.names[index]
-            image = read_image(path, reduce=reduce)
-            if tuple(image.shape[1:]) != expected:
+            pixels = read_pixels(path, reduce=reduce)
+            if tuple(pixels.shape[:2]) != expected:
                 height, width = image_size(path)
                 raise ValueError(
                     f"frame {path} is {width} wide and {height} high, the first frame of video {self.name} "
                     f"is {native[1]} wide and {native[0]} high; frames of one video must have one size: "
                     "re-export them, or move those of another size to a folder of their own"
                 )
-            yield _fitted(Frame(path.stem, image, self.labels.read(path.stem, native)), size)
+            image = seen_pixels(pixels, view, reduced=reduce)
+            labels = self.labels.read(path.stem, native)
+            yield Frame(path.stem, image, None if labels is None else seen_labels(labels, view))
 
 
 class _Header(NamedTuple):
@@ -280,27 +322,31 @@ class FileVideo(Video):
         return self._count
 
     def _decode(self, indices: Iterable[int] | None, size: Size) -> Iterator[Frame]:
+        return self._decode_view(indices, whole(self.native_size, size))
+
+    def _decode_view(self, indices: Iterable[int] | None, view: View) -> Iterator[Frame]:
         with VideoReader(self.path, timeline=self._timeline) as reader:
             if indices is None:
-                for index, image in enumerate(reader):
-                    yield self._frame(index, image, size)
+                while (pixels := reader.read_pixels()) is not None:
+                    yield self._frame(reader.position - 1, pixels, view)
                 return
             for index in indices:
                 reader.seek(index)
-                decoded = reader.read()
+                decoded = reader.read_pixels()
                 if decoded is None:
                     raise ValueError(f"video {self.path} ends before frame {index}: is it truncated?")
-                yield self._frame(index, decoded, size)
+                yield self._frame(index, decoded, view)
 
-    def _frame(self, index: int, image: Tensor, size: Size) -> Frame:
+    def _frame(self, index: int, pixels: Tensor, view: View) -> Frame:
         native = self.native_size
-        if tuple(image.shape[1:]) != native:
+        if tuple(pixels.shape[:2]) != native:
             raise ValueError(
-                f"frame {index} of video {self.path} is {tuple(image.shape[1:])}, its first frame "
+                f"frame {index} of video {self.path} is {tuple(pixels.shape[:2])}, its first frame "
                 f"{native}; videos that change their size have to be re-encoded"
             )
         name = f"{index:05d}"
-        return _fitted(Frame(name, image, self.labels.read(name, native)), size)
+        labels = self.labels.read(name, native)
+        return Frame(name, seen_pixels(pixels, view), None if labels is None else seen_labels(labels, view))
 
 
 class CameraVideo(Video):
@@ -374,16 +420,19 @@ class ClipVideo(Video):
             )
 
 
-def _reduction(native: Size, wanted: Size) -> Literal[1, 2, 4, 8]:
-    """The strongest reduction while decoding that leaves at least the wanted size."""
-    factors: tuple[Literal[8, 4, 2], ...] = (8, 4, 2)
-    for factor in factors:
-        if native[0] // factor >= wanted[0] and native[1] // factor >= wanted[1]:
-            return factor
-    return 1
-
-
 def _fitted(frame: Frame, size: Size) -> Frame:
     """The frame at a size; its labels by the nearest pixel."""
     labels = None if frame.labels is None else resize_labels(frame.labels, size)
     return Frame(frame.name, resize_image(frame.image, size), labels)
+
+
+def _seen(frame: Frame, view: View) -> Frame:
+    """What a view shows of a frame and its labels."""
+    labels = None if frame.labels is None else seen_labels(frame.labels, view)
+    return Frame(frame.name, seen_image(frame.image, view), labels)
+
+
+def _channels_last(frame: Frame) -> Frame:
+    """The frame in the layout in which windows of it are resized fastest."""
+    image = frame.image[None].contiguous(memory_format=torch.channels_last)[0]  # (3, H, W)
+    return frame._replace(image=image)

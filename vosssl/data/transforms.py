@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from vosssl.clip import Clip
+from vosssl.data.views import View
 from vosssl.ops.resize import Size, resize_image, resize_labels, resize_masks
 
 _GREY = (0.299, 0.587, 0.114)  # luma of ITU-R BT.601
@@ -101,11 +102,13 @@ def recolour_clip(clip: Clip, matrix: Tensor, offset: Tensor) -> Clip:
     Returns:
         The clip with frames of the same dtype, clamped to the range of colours.
     """
-    whole = clip.frames.dtype == torch.uint8
-    top = 255.0 if whole else 1.0
-    frames = torch.einsum("ij,tjhw->tihw", matrix, clip.frames.float())  # (T, 3, H, W)
-    frames = frames.add_(offset[:, None, None] * top).clamp_(0, top)
-    frames = frames.round_().to(torch.uint8) if whole else frames.to(clip.frames.dtype)
+    integers = clip.frames.dtype == torch.uint8
+    top = 255.0 if integers else 1.0
+    frames = torch.empty_like(clip.frames, memory_format=torch.contiguous_format)
+    for source, target in zip(clip.frames, frames, strict=True):  # a frame at a time fits the cache
+        colours = source.flatten(1).float()  # (3, H*W)
+        colours = torch.addmm(offset[:, None] * top, matrix, colours).clamp_(0, top)
+        target.copy_((colours.round_() if integers else colours).view_as(target))
     return _moved(clip, frames=frames, labels=clip.labels, flow=clip.flow)
 
 
@@ -138,6 +141,39 @@ class Compose:
         return clip
 
 
+def planned(
+    transform: Transform | None, view: View, generator: torch.Generator
+) -> tuple[View, Transform | None]:
+    """What can be done while decoding: the view of a frame that a transform begins with.
+
+    Transforms say so by `plan(view, generator) -> View | None`, which draws the same random numbers as the
+    call does, or none when the answer is None.
+
+    Args:
+        transform: the transform; None is the whole frame.
+        view: what is seen before the transform, such as the whole frame.
+        generator: random state.
+
+    Returns:
+        The view, and what is left to do with the clip seen through it, with the same generator.
+    """
+    steps = _flattened(transform)
+    while steps:
+        plan = getattr(steps[0], "plan", None)
+        planned_view = plan(view, generator) if plan is not None else None
+        if planned_view is None:
+            break
+        view = planned_view
+        steps.pop(0)
+    return view, Compose(steps) if steps else None
+
+
+def _flattened(transform: Transform | None) -> list[Transform]:
+    if isinstance(transform, Compose):
+        return [step for part in transform.transforms for step in _flattened(part)]
+    return [] if transform is None else [transform]
+
+
 class Resize:
     """Resizes a clip.
 
@@ -152,11 +188,19 @@ class Resize:
 
     def __call__(self, clip: Clip, generator: torch.Generator) -> Clip:
         height, width = clip.frames.shape[-2:]
-        size = self.size
-        if isinstance(size, int):
-            shorter = min(height, width)
-            size = round(height * size / shorter), round(width * size / shorter)
-        return resize_clip(clip, size, antialias=self.antialias)
+        return resize_clip(clip, self._size_for((height, width)), antialias=self.antialias)
+
+    def _size_for(self, size: Size) -> Size:
+        if not isinstance(self.size, int):
+            return self.size
+        shorter = min(size)
+        return round(size[0] * self.size / shorter), round(size[1] * self.size / shorter)
+
+    def plan(self, view: View, generator: torch.Generator) -> View | None:
+        """See `planned`."""
+        if not view.unscaled or not self.antialias:
+            return None
+        return view._replace(size=self._size_for(view.size))
 
 
 class CenterCrop:
@@ -178,6 +222,13 @@ class CenterCrop:
             clip, top=(height - self.size[0]) // 2, left=(width - self.size[1]) // 2, size=self.size
         )
 
+    def plan(self, view: View, generator: torch.Generator) -> View | None:
+        """See `planned`."""
+        rows, columns = view.size[0] - self.size[0], view.size[1] - self.size[1]
+        if not view.unscaled or min(rows, columns) < 0:
+            return None
+        return view.crop(rows // 2, columns // 2, self.size)
+
 
 class RandomCrop:
     """Keeps a window of fixed size at a random place, the same in all frames.
@@ -194,9 +245,19 @@ class RandomCrop:
 
     def __call__(self, clip: Clip, generator: torch.Generator) -> Clip:
         height, width = clip.frames.shape[-2:]
-        places = [max(1, height - self.size[0] + 1), max(1, width - self.size[1] + 1)]
-        top, left = (int(torch.randint(count, (), generator=generator)) for count in places)
+        top, left = self._place((height, width), generator)
         return crop_clip(clip, top=top, left=left, size=self.size)
+
+    def _place(self, size: Size, generator: torch.Generator) -> tuple[int, int]:
+        counts = [max(1, whole - part + 1) for whole, part in zip(size, self.size, strict=True)]
+        top, left = (int(torch.randint(count, (), generator=generator)) for count in counts)
+        return top, left
+
+    def plan(self, view: View, generator: torch.Generator) -> View | None:
+        """See `planned`."""
+        if not view.unscaled or view.size[0] < self.size[0] or view.size[1] < self.size[1]:
+            return None
+        return view.crop(*self._place(view.size, generator), self.size)
 
 
 class RandomResizedCrop:
@@ -251,6 +312,12 @@ class RandomResizedCrop:
             crop_clip(clip, top=top, left=left, size=size), self.size, antialias=self.antialias
         )
 
+    def plan(self, view: View, generator: torch.Generator) -> View | None:
+        """See `planned`."""
+        if not view.unscaled or not self.antialias:
+            return None
+        return view.crop(*self.window(view.size, generator))._replace(size=self.size)
+
 
 class HorizontalFlip:
     """Mirrors the whole clip left to right, or leaves it.
@@ -264,6 +331,11 @@ class HorizontalFlip:
 
     def __call__(self, clip: Clip, generator: torch.Generator) -> Clip:
         return flip_clip(clip) if _uniform(0, 1, generator) < self.probability else clip
+
+    def plan(self, view: View, generator: torch.Generator) -> View | None:
+        """See `planned`."""
+        flips = _uniform(0, 1, generator) < self.probability
+        return view._replace(mirrored=not view.mirrored) if flips else view
 
 
 class TimeReversal:
@@ -326,7 +398,8 @@ class ColourJitter:
         matrix = saturation * torch.eye(3) + (1 - saturation) * grey  # rows: (1 - s) * luma + s * channel
         matrix = brightness * contrast * (_hue_rotation(turn) @ matrix)
         top = 255.0 if clip.frames.dtype == torch.uint8 else 1.0
-        mean_grey = float(clip.frames.float().mean((0, 2, 3)) @ grey) / top
+        means = torch.stack([frame.float().mean((1, 2)) for frame in clip.frames])  # (T, 3)
+        mean_grey = float(means.mean(0) @ grey) / top
         offset = torch.full((3,), (1 - contrast) * brightness * mean_grey)
         return recolour_clip(clip, matrix, offset)
 

@@ -14,6 +14,7 @@ from vosssl.data.io import IMAGE_SUFFIXES
 from vosssl.data.label_sources import LabelOptions
 from vosssl.data.listing import frame_name, image_names, labels_beside, neighbours
 from vosssl.data.sources import CameraVideo, ClipVideo, FileVideo, FolderVideo, Video, fitted_size
+from vosssl.data.views import View
 from vosssl.ops.resize import Size
 
 __all__ = ["FirstFrames", "Video", "clip_video", "fitted_size", "load_clip", "open_video"]
@@ -66,6 +67,9 @@ class FirstFrames(Video):
 
     def _decode(self, indices: Iterable[int] | None, size: Size) -> Iterator[Frame]:
         return self.whole._decode(range(self._length) if indices is None else indices, size)
+
+    def _decode_view(self, indices: Iterable[int] | None, view: View) -> Iterator[Frame]:
+        return self.whole._decode_view(range(self._length) if indices is None else indices, view)
 
 
 def open_video(

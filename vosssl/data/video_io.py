@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from vosssl.data.files import atomic_write
+from vosssl.data.io import rgb_planes
 
 log = logging.getLogger(__name__)
 
@@ -142,14 +143,17 @@ class VideoReader:
 
     def read(self) -> Tensor | None:
         """The next frame, (3, H, W) uint8 RGB, or None at the end."""
+        pixels = self.read_pixels()
+        return None if pixels is None else rgb_planes(pixels)
+
+    def read_pixels(self) -> Tensor | None:
+        """The next frame in the layout of the decoder, (H, W, 3) uint8 BGR, or None at the end."""
         ok, pixels = (True, self._ahead) if self._ahead is not None else self._capture.read()
         self._ahead = None
         if not ok or pixels is None:
             return None
         self.position += 1
-        planes = np.empty((3, *pixels.shape[:2]), np.uint8)
-        cv2.split(pixels, [planes[2], planes[1], planes[0]])  # (H, W, 3) BGR -> (3, H, W) RGB
-        return torch.from_numpy(planes)
+        return torch.from_numpy(pixels)
 
     def skip(self) -> bool:
         """Passes over one frame without converting it; False at the end."""

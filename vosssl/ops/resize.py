@@ -83,6 +83,9 @@ def resize_labels(labels: Tensor, size: Size) -> Tensor:
     rows = ((torch.arange(size[0], device=labels.device) + 0.5) * (height / size[0])).long()
     columns = ((torch.arange(size[1], device=labels.device) + 0.5) * (width / size[1])).long()
     rows, columns = rows.clamp(max=height - 1), columns.clamp(max=width - 1)
+    if labels.dtype == torch.uint8 and labels.ndim == 2 and labels.device.type == "cpu":
+        picked = labels.numpy()[rows.numpy()].take(columns.numpy(), axis=1)  # torch takes thrice as long
+        return torch.from_numpy(picked)
     return labels.index_select(-2, rows).index_select(-1, columns)
 
 
