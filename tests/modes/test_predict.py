@@ -103,6 +103,9 @@ def test_a_prompt_that_says_nothing_is_refused(
         (["predict.source=nowhere.mp4"], "no video nowhere.mp4"),
         (["predict.source=frames", "predict.prompt=nowhere.png"], "nowhere.png"),
         (["predict.source=frames"], "follows only what it is given: predict.prompt="),
+        (["predict.source=frames", "predict.prompt=beside"], "no labels beside frames, expected "),
+        (["predict.source=frames", "predict.prompt=others"], "labels like 7, frames like 0"),
+        (["predict.source=frames", "predict.prompt=empty"], "empty has no labels of frames: predict.prompt="),
     ],
 )
 def test_what_is_missing_is_one_line(
@@ -110,6 +113,8 @@ def test_what_is_missing_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_image(tmp_path / "frames" / "0.png", torch.zeros(3, 24, 32))
+    write_labels(tmp_path / "others" / "7.png", square())
+    (tmp_path / "empty").mkdir()
     with pytest.raises(SystemExit) as stopped:
         main(["mode=predict", "method=copy-first-mask", "device=cpu", *more])
     assert stopped.value.code == 1
