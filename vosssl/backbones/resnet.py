@@ -1,0 +1,183 @@
+"""Residual networks with torchvision's names, as maps of features: no pooling, no classifier.
+
+CRW needs strides of 1 in the last stages and reflected borders; others take the plain network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+
+Border = Literal["zeros", "reflect"]
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut.
+
+    Args:
+        channels: of the input.
+        width: of the output.
+        stride: of the first convolution.
+        border: what convolutions see outside the picture.
+    """
+
+    expansion = 1
+
+    def __init__(self, channels: int, width: int, *, stride: int = 1, border: Border = "zeros") -> None:
+        super().__init__()
+        self.conv1 = _convolution(channels, width, 3, stride=stride, border=border)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = _convolution(width, width, 3, border=border)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.downsample = _shortcut(channels, width, stride)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, channels, H, W) to (N, width, H / stride, W / stride)."""
+        inner = self.bn1(self.conv1(images)).relu_()
+        inner = self.bn2(self.conv2(inner))
+        return inner.add_(images if self.downsample is None else self.downsample(images)).relu_()
+
+
+class Bottleneck(nn.Module):
+    """A 3x3 convolution between two 1x1 ones, and a shortcut; four times as wide outside as inside.
+
+    Args: see `BasicBlock`; the stride is that of the 3x3 convolution, as in torchvision.
+    """
+
+    expansion = 4
+
+    def __init__(self, channels: int, width: int, *, stride: int = 1, border: Border = "zeros") -> None:
+        super().__init__()
+        self.conv1 = _convolution(channels, width, 1)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = _convolution(width, width, 3, stride=stride, border=border)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = _convolution(width, 4 * width, 1)
+        self.bn3 = nn.BatchNorm2d(4 * width)
+        self.downsample = _shortcut(channels, 4 * width, stride)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, channels, H, W) to (N, 4 * width, H / stride, W / stride)."""
+        inner = self.bn1(self.conv1(images)).relu_()
+        inner = self.bn2(self.conv2(inner)).relu_()
+        inner = self.bn3(self.conv3(inner))
+        return inner.add_(images if self.downsample is None else self.downsample(images)).relu_()
+
+
+class ResNet(nn.Module):
+    """A residual network up to its last map; loads torchvision's checkpoints.
+
+    Args:
+        block: what stages are made of.
+        blocks: how many blocks each stage has; fewer than four leave the last stages out.
+        strides: of the stages' first blocks.
+        width: channels of the first stage; each further stage has twice as many.
+        first_stride: of the first convolution.
+        pool: whether the max-pooling after it (stride 2) is there.
+        border: what convolutions see outside the picture.
+
+    Attributes:
+        channels: of the map.
+        stride: pixels from one place of the map to the next.
+
+    Source: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, tables 1 and 5.
+    """
+
+    omitted_keys = ("fc.weight", "fc.bias")
+
+    def __init__(
+        self,
+        block: type[BasicBlock] | type[Bottleneck],
+        *,
+        blocks: Sequence[int] = (2, 2, 2, 2),
+        strides: Sequence[int] = (1, 2, 2, 2),
+        width: int = 64,
+        first_stride: int = 2,
+        pool: bool = True,
+        border: Border = "zeros",
+    ) -> None:
+        super().__init__()
+        if not 1 <= len(blocks) <= 4 or len(strides) < len(blocks):
+            raise ValueError(
+                f"blocks are {tuple(blocks)} and strides {tuple(strides)}, expected one to four stages and a "
+                "stride for each"
+            )
+        self.conv1 = _convolution(3, width, 7, stride=first_stride, border=border)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if pool else nn.Identity()
+        self.stride = first_stride * (2 if pool else 1)
+        channels = width
+        self.stages: list[str] = []
+        for number, (count, stride) in enumerate(zip(blocks, strides, strict=False), start=1):
+            inner = width * 2 ** (number - 1)
+            stage = nn.Sequential()
+            for index in range(count):
+                stage.append(block(channels, inner, stride=stride if index == 0 else 1, border=border))
+                channels = inner * block.expansion
+            self.stages.append(f"layer{number}")
+            self.add_module(self.stages[-1], stage)
+            self.stride *= stride
+        self.channels = channels
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for part in self.modules():
+            if isinstance(part, nn.Conv2d):
+                nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features of images.
+
+        Args:
+            images: (N, 3, H, W), normalised.
+
+        Returns:
+            (N, channels, h, w), h = ceil(H / stride).
+        """
+        features = self.maxpool(self.bn1(self.conv1(images)).relu_())
+        for name in self.stages:
+            features = getattr(self, name)(features)
+        return features
+
+
+def resnet18(
+    *,
+    strides: Sequence[int] = (1, 2, 2, 2),
+    stages: int = 4,
+    width: int = 64,
+    first_stride: int = 2,
+    pool: bool = True,
+    border: Border = "zeros",
+) -> ResNet:
+    """ResNet-18 without its classifier; `stages` counts those that are there, the rest see `ResNet`."""
+    return ResNet(
+        BasicBlock,
+        blocks=(2, 2, 2, 2)[:stages],
+        strides=strides,
+        width=width,
+        first_stride=first_stride,
+        pool=pool,
+        border=border,
+    )
+
+
+def resnet50(*, strides: Sequence[int] = (1, 2, 2, 2), stages: int = 4, border: Border = "zeros") -> ResNet:
+    """ResNet-50 without its classifier, as `resnet18`."""
+    return ResNet(Bottleneck, blocks=(3, 4, 6, 3)[:stages], strides=strides, border=border)
+
+
+def _convolution(
+    channels: int, width: int, side: int, *, stride: int = 1, border: Border = "zeros"
+) -> nn.Conv2d:
+    """A convolution without bias that keeps the size at stride 1."""
+    padding = side // 2
+    mode = border if padding else "zeros"
+    return nn.Conv2d(channels, width, side, stride=stride, padding=padding, padding_mode=mode, bias=False)
+
+
+def _shortcut(channels: int, width: int, stride: int) -> nn.Sequential | None:
+    if stride == 1 and channels == width:
+        return None
+    return nn.Sequential(_convolution(channels, width, 1, stride=stride), nn.BatchNorm2d(width))
