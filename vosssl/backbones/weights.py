@@ -216,6 +216,15 @@ def slot_model_backbone(content: Mapping[str, Any]) -> Mapping[str, Any]:
     return without_prefix(state_of(content), SLOT_BACKBONE)
 
 
+def crw_training_file(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """CRW's file: weights of convolutions that were saved behind a module for padding lose its number."""
+    return {re.sub(r"(conv\d)\.1\.weight$", r"\1.weight", key): v for key, v in content["model"].items()}
+
+
+def _is_crw(key: str) -> bool:
+    return key.startswith("encoder.model.")
+
+
 def _is_state(value: Any) -> bool:
     if not isinstance(value, Mapping) or not value:
         return False
@@ -246,7 +255,12 @@ FORMATS: tuple[Format, ...] = (
         lambda content: content["state_dict"],
     ),
     Format(
-        "a state dict under `model` (SAM 2, CRW)",
+        "a CRW training file",
+        lambda content: _is_state(content.get("model")) and any(map(_is_crw, content["model"])),
+        crw_training_file,
+    ),
+    Format(
+        "a state dict under `model` (SAM 2)",
         lambda content: _is_state(content.get("model")),
         lambda content: content["model"],
     ),
