@@ -10,13 +10,15 @@ from itertools import islice
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from vosssl.data.io import write_image
 from vosssl.data.video import Video
 from vosssl.engine.evaluator import LabelVideo, evaluate_discovery, evaluate_lock_on
 from vosssl.engine.interfaces import FitResult
 from vosssl.engine.protocol import DISCOVERY, LOCK_ON, load_protocol
 from vosssl.engine.report import COMPARISON_COLUMNS, DAVIS_COLUMNS, Comparison, Report
 from vosssl.modes import pictures
-from vosssl.modes.build import build, create_segmenter
+from vosssl.modes.build import build
+from vosssl.modes.lock_on import followed_over_time, lock_on_floors, lock_on_scores
 from vosssl.modes.session import (
     Session,
     data_of,
@@ -27,6 +29,7 @@ from vosssl.modes.session import (
     segmenter_of,
     start,
 )
+from vosssl.propagation.label_propagation import LabelPropagation
 from vosssl.propagation.segmenter import VideoSegmenter
 from vosssl.propagation.slot_tracking import SlotTracker
 
@@ -119,7 +122,7 @@ def floors_of(
     Where the objects are given, what a method has to beat is the first frame's labels in every frame.
     """
     if cfg.evaluate.task != "discovery":
-        return {"copy first mask": create_segmenter("copy-first-mask")}
+        return lock_on_floors(cfg, session, segmenter)
     clusters = getattr(segmenter, "num_slots", None) or getattr(network, "num_slots", 7)
     encode = getattr(network, "encode", None)
     return build(cfg.floors, clusters=clusters, encode=encode, size=segmenter.size, device=session.device)
@@ -156,12 +159,18 @@ class Validation:
         """Discovery scores of the present network."""
         segmenter = segmenter_of(self.cfg, self.session, network=network, frozen=False)
         frames = self.cfg.train.validation_frames
+        if isinstance(segmenter, LabelPropagation):
+            return lock_on_scores(self.cfg, segmenter, self.videos, frames=frames)
         report = evaluate_discovery(segmenter, self.videos, frames=frames, progress=False)
         return {name: value for name, value in report.means().items() if name in VALIDATED}
 
     def images(self, network: nn.Module, step: int) -> Mapping[str, Tensor]:
         """Slot masks and attention of two clips over time."""
         segmenter = segmenter_of(self.cfg, self.session, network=network, frozen=False)
+        if isinstance(segmenter, LabelPropagation):
+            picture = followed_over_time(segmenter, self.videos[:2])
+            write_image(self.session.folder / "validation.png", picture)
+            return {"followed": picture}
         if not isinstance(segmenter, SlotTracker):
             return {}
         return {f"clip/{video.name}": pictures.slots_over_time(segmenter, video) for video in self.videos[:2]}
