@@ -93,8 +93,8 @@ def random_walk_loss(
     Args:
         nodes: (B, C, T, N) float, unit length over C.
         temperature: of every step's softmax.
-        dropped: edges that cannot be taken on the way out and on the way home, (B, T - 1, N, N) bool each, rows
-            being the node that is left. None: all can.
+        dropped: edges that cannot be taken on the way out and on the way home, (B, T - 1, N, N) bool each; a
+            row is the node that is left. None: all can.
         shortest: see `palindromes`.
         flip: see `palindromes`.
 
@@ -104,13 +104,13 @@ def random_walk_loss(
     Raises:
         ValueError: shapes that do not fit, or too few frames for the shortest walk.
 
-    Source: Jabri et al., "Space-Time Correspondence as a Contrastive Random Walk", NeurIPS 2020, equations 1 to
-        6 and algorithm 1; which cycles count and the epsilon are from the authors' program.
+    Source: Jabri et al., "Space-Time Correspondence as a Contrastive Random Walk", NeurIPS 2020, section
+        2; which cycles count, and the epsilon, are from the authors' program.
     """
     if nodes.ndim != 4 or not 1 <= shortest < nodes.shape[2]:
         raise ValueError(
-            f"nodes are {tuple(nodes.shape)} and the shortest walk is {shortest} steps out, expected (B, C, T, "
-            f"N) with T above {shortest}"
+            f"nodes are {tuple(nodes.shape)} and the shortest walk is {shortest} steps out, expected "
+            f"(B, C, T, N) with T above {shortest}"
         )
     affinity = affinities(nodes)  # (B, T - 1, N, N)
     if dropped is not None and any(edges.shape != affinity.shape for edges in dropped):

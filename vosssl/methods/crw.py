@@ -136,8 +136,8 @@ class Objective:
         flip: a bug of the first version, see `losses.random_walk.palindromes`.
         drop_in_evaluation: drop edges also while the network is in evaluation mode, a bug of the program:
             validation losses then are those of a thinned graph.
-        drops_add_up: edges dropped on the way out stay dropped on the way home, besides those drawn for it: what
-            the program does since it writes the dropped affinities in place.
+        drops_add_up: edges dropped on the way out stay dropped on the way home, besides those drawn for it:
+            what the program does, since it writes the dropped affinities in place.
 
     Raises:
         ValueError: a rate outside [0, 1), or fewer than two patches a side.

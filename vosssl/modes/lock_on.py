@@ -1,4 +1,4 @@
-"""What training shows of a model that follows given masks by label propagation: numbers, floors, a picture."""
+"""What training shows of a model that follows given masks by label propagation: scores, floors, pictures."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def grid_boxes(
 def _inside(inner: Tensor, outer: Tensor) -> Tensor:
     """Boxes given as shares of other boxes, as shares of what those are given in."""
     corner = outer[..., :2] + inner[..., :2] * outer[..., 2:]
-    return torch.cat([corner.expand(inner.shape[:-1] + (2,)), inner[..., 2:] * outer[..., 2:]], dim=-1)
+    return torch.cat([corner.expand((*inner.shape[:-1], 2)), inner[..., 2:] * outer[..., 2:]], dim=-1)
 
 
 def cut_patches(frames: Tensor, boxes: Tensor, *, size: int) -> Tensor:
