@@ -1,6 +1,6 @@
 """Times how fast training clips are read, beside the JPEG decoder alone and the official loaders.
 
-    OMP_NUM_THREADS=1 python scripts/bench_data.py DAVIS [--binary] [--stcn DIR] [--cutie DIR] [--videosaur DIR]
+    OMP_NUM_THREADS=1 python scripts/bench_data.py DAVIS [--binary] [--stcn DIR] [--cutie DIR] …
     OMP_NUM_THREADS=1 python scripts/bench_data.py --video FILE
 
 DAVIS is a folder with JPEGImages/480p and Annotations/480p; --binary for DAVIS 2016. Every loader makes the
@@ -9,9 +9,9 @@ same kind of clip of the same files: STCN's (3 frames of 384 x 384), Cutie's (8 
 frames that ours draws in full and does nothing else. CPU time is that of the whole process, so that other
 programs disturb it little; clips/s are its inverse.
 
-The official loaders are run from checkouts. STCN's uses np.int, which NumPy dropped: it is put back. videosaur
-reads arrays out of tar files; here Pillow decodes its frames, then its transform for YouTube-VIS is applied
-(needs einops).
+The official loaders are run from checkouts (--stcn, --cutie, --videosaur). STCN's uses np.int, which NumPy
+dropped: it is put back. videosaur reads arrays out of tar files; here Pillow decodes its frames, then its
+transform for YouTube-VIS is applied (needs einops).
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ def table(loaders: dict[str, Loader], rounds: int) -> str:
     return "\n".join(lines)
 
 
-def workers_table(options: argparse.Namespace, *, batches: int = 12) -> str:
+def workers_table(options: argparse.Namespace, *, batches: int = 6) -> str:
     """Clips per second of wall time by number of workers; what other programs leave of the cores shows."""
     lines = [f"{'workers':>8}{'clips/s':>9}"]
     dataset: ClipDataset = vos(options, 8, cutie_video())

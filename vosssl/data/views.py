@@ -95,7 +95,9 @@ def seen_pixels(pixels: Tensor, view: View, *, reduced: Reduction = 1) -> Tensor
     top, left, height, width = view.window
     rows = slice(top // reduced, -(-(top + height) // reduced))
     columns = slice(left // reduced, -(-(left + width) // reduced))
-    image = resize_image(pixels[rows, columns].permute(2, 0, 1), view.size)  # (3, h, w), channels last
+    image = resize_image(pixels[rows, columns].permute(2, 0, 1), view.size)  # (3, h, w)
+    if image.stride(-1) == 1:  # torch gives planes, BGR, where a part of the columns was resized
+        return image.flip((0, -1) if view.mirrored else 0)
     planes = rgb_planes(image.permute(1, 2, 0))
     return planes.flip(-1) if view.mirrored else planes
 
