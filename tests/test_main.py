@@ -61,7 +61,7 @@ def test_without_a_mode_the_guide_is_printed(capsys: pytest.CaptureFixture[str])
         (["mode=help", "hparam=slotz"], "did you mean slots"),
         (["mode=eval"], "resume=CHECKPOINT, or method="),
         (["mode=eval", "method=floor-one", "data=davis16"], "data.root=FOLDER"),
-        (["mode=eval", "method=dino-vits16", "data=synthetic"], "gives features, not masks"),
+        (["mode=eval", "method=motion-features", "data=synthetic"], "gives features, not masks"),
         (["mode=train", "hparam"], "not of the form key=value"),
         (["mode=eval", "resume=nowhere.ckpt"], "nowhere.ckpt"),
         (["mode=train", "hparam=videosaur_movi_c", "data.root=nowhere"], "nowhere"),

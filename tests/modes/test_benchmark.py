@@ -69,7 +69,7 @@ def test_an_entry_is_a_model_a_checkpoint_or_a_folder(tmp_path: Path) -> None:
     ("entry", "message"),
     [
         ("floor-gird", "did you mean floor-grid"),
-        ("dino-vits16", "gives features, not masks"),
+        ("motion-features", "gives features, not masks"),
         ({"methd": "floor-grid"}, "did you mean method"),
         ({"name": "nothing"}, "names no method"),
         ({"method": "floor-grid", "tasks": ["lockon"]}, "expected any of lock_on, discovery"),

@@ -107,7 +107,7 @@ def test_a_segmenter_takes_frame_after_frame_and_options_by_name(checkpoint: Pat
     [
         (lambda: create_model("slot-synthetic"), "did you mean slots-synthetic"),
         (lambda: create_model("copy-first-mask"), "has no network"),
-        (lambda: create_segmenter("dino-vits16"), "gives features, not masks"),
+        (lambda: create_segmenter("motion-features"), "gives features, not masks"),
         (lambda: create_segmenter("slots-synthetic", slots=3), "unexpected keyword argument 'slots'"),
         (lambda: create_segmenter("slots-synthetic", weights={}), "is no state dict"),
         (lambda: create_segmenter("slots-synthetic", device="tpu"), "device is 'tpu'"),

@@ -71,7 +71,7 @@ def test_a_trace_goes_to_the_log_and_not_to_the_terminal(tmp_path: Path, capfd) 
     [
         (["mode=train"], "needs a recipe, hparam="),
         (["mode=eval"], "needs resume=CHECKPOINT, or method="),
-        (["mode=eval", "method=dino-vits16"], "gives features, not masks"),
+        (["mode=eval", "method=motion-features"], "gives features, not masks"),
     ],
 )
 def test_what_a_mode_cannot_do_without_is_named(overrides: list[str], message: str) -> None:

@@ -68,6 +68,7 @@ class Attend:
         repeat_first: the first frame stands for the frames before the video begins, as CRW does it, and
             counts among the last frames afterwards; else it is only a kept one.
         most_kept: prompted frames that are kept.
+        gate_strength: exponent of the agreement of slots, where there is a gate.
     """
 
     context: int = 7
@@ -79,6 +80,7 @@ class Attend:
     restrict_kept: bool = True
     repeat_first: bool = False
     most_kept: int = 4
+    gate_strength: float = 1.0
 
 
 class SourceMemory:
@@ -218,6 +220,7 @@ def propagate(features: Tensor, memory: SourceMemory, *, gate: Tensor | None = N
             radius=radius,
             shape=attend.shape,
             gates=paired,
+            gate_strength=attend.gate_strength,
             temperature=attend.temperature,
         )
 
@@ -291,6 +294,9 @@ class LabelPropagation(VideoSegmenter):
     def forget(self) -> None:
         self.memory = SourceMemory(self.attend)
         self._rows_known = 1  # background
+        restart = getattr(self.gate, "reset", None)  # of gates that follow the video, unlike plain functions
+        if restart is not None:
+            restart()
 
     def _working_size(self, size: Size) -> Size:
         return fitted_side(size, self.size, fit=self.fit, multiple=self.multiple)
@@ -456,6 +462,58 @@ def dinov3_propagation(
         fit="dinov3",
         multiple=multiple,
         precision=precision,
+        device=device,
+    )
+
+
+def patch_propagation(
+    network: nn.Module,
+    *,
+    multiple: int = 16,
+    size: int | Size | None = 480,
+    context: int = 7,
+    top_k: int = 5,
+    temperature: float = 0.1,
+    radius: float = 12,
+    precision: Precision = "fp32",
+    device: torch.device | str | None = None,
+) -> LabelPropagation:
+    """Our settings for any ViT: DINO's matches, a circle, masks by area, labels upsampled before the decision.
+
+    Args: see `Attend` and `LabelPropagation`; `multiple` is the patch.
+    """
+    return LabelPropagation(
+        network,
+        attend=Attend(context=context, top_k=top_k, temperature=temperature, radius=radius, shape="circle"),
+        size=size,
+        multiple=multiple,
+        precision=precision,
+        device=device,
+    )
+
+
+def map_propagation(
+    network: nn.Module,
+    *,
+    multiple: int = 2,
+    size: int | Size | None = 64,
+    context: int = 7,
+    top_k: int = 5,
+    temperature: float = 0.1,
+    radius: float = 12,
+    device: torch.device | str | None = None,
+) -> LabelPropagation:
+    """Our settings for networks that take frames in [0, 1] and give (N, C, h, w), such as the slots' backbone.
+
+    Args: see `Attend` and `LabelPropagation`; `multiple` is the stride.
+    """
+    return LabelPropagation(
+        network,
+        feature_map=channel_map,
+        attend=Attend(context=context, top_k=top_k, temperature=temperature, radius=radius, shape="circle"),
+        size=size,
+        multiple=multiple,
+        mean=None,
         device=device,
     )
 
