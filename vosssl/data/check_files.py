@@ -323,7 +323,7 @@ def _compare_header(path: Path, size: Size, facts: VideoFacts) -> None:
     if header is not None and header.size != size:
         facts.flaw(
             "labels-of-other-size",
-            f"{facts.name}/{path.name} is {_words(header.size)}, its frame {{_words(size)}}",
+            f"{facts.name}/{path.name} is {_words(header.size)}, its frame {_words(size)}",
         )
 
 
