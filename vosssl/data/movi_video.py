@@ -27,6 +27,7 @@ from vosssl.data.tf_example import (
     varint_offsets,
 )
 from vosssl.data.tfrecord import Payload, TFRecordFile
+from vosssl.data.views import View, seen_flow, whole
 from vosssl.ops.resize import Size, resize_image, resize_labels
 
 _LARGEST = 65535.0  # what a range's end is stored as
@@ -126,15 +127,16 @@ class MoviVideo(Video):
     def __len__(self) -> int:
         return self._length
 
-    def clip(self, indices: Sequence[int], *, size: Size | int | None = None) -> Clip:
+    def clip(
+        self, indices: Sequence[int], *, size: Size | int | None = None, view: View | None = None
+    ) -> Clip:
         """See Video; with `flow`, that of each frame to the next frame of the video, whatever the stride."""
-        clip = super().clip(indices, size=size)
+        clip = super().clip(indices, size=size, view=view)
         if not self.with_flow:
             return clip
         height, width = clip.frames.shape[2:]
-        flow = resize_labels(self.flow(indices), (height, width))  # nearest: no mean of two motions
-        scale = torch.tensor([width / self._native[1], height / self._native[0]])
-        return replace(clip, flow=flow * scale[:, None, None])
+        view = whole(self._native, (height, width)) if view is None else view
+        return replace(clip, flow=seen_flow(self.flow(indices), view))  # nearest: no mean of two motions
 
     def read_labels(self, index: int) -> Tensor | None:
         if not self.with_labels:

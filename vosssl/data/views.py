@@ -116,5 +116,15 @@ def seen_labels(labels: Tensor, view: View) -> Tensor:
     return labels.flip(-1) if view.mirrored else labels
 
 
+def seen_flow(flow: Tensor, view: View) -> Tensor:
+    """What a view shows of flow (T, 2, H, W), by the nearest pixel; (T, 2, h, w) in pixels of the result."""
+    top, left, height, width = view.window
+    flow = resize_labels(flow[..., top : top + height, left : left + width], view.size)
+    scale = flow.new_tensor([view.size[1] / width, view.size[0] / height])
+    if view.mirrored:
+        flow, scale = flow.flip(-1), scale * flow.new_tensor([-1.0, 1.0])
+    return flow * scale[:, None, None]
+
+
 def _multiple(value: int, of: int) -> int:
     return (value + of // 2) // of * of
