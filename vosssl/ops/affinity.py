@@ -68,6 +68,7 @@ def top_matches(
     radius: float = 0,
     shape: Shape = "square",
     gates: tuple[Tensor, Tensor] | None = None,
+    gate_strength: float = 1.0,
     temperature: float = 1.0,
 ) -> Matches:
     """The k most similar source patches of every target patch, inside a window around its place.
@@ -81,6 +82,7 @@ def top_matches(
         gates: (h, w, K) and (S, h, w, K) distributions over K groups, such as slots: the similarity of two
             patches becomes log(agreement) added to similarity / temperature, so that the exponential is
             multiplied by the probability that both belong to one group.
+        gate_strength: exponent of that probability.
         temperature: divides similarities.
 
     Returns:
@@ -100,7 +102,7 @@ def top_matches(
     index = torch.empty(scores.shape, dtype=torch.int64, device=target.device)
     for tile in _tiles(height, width, len(sources), radius):
         found = _tile_matches(
-            target, sources, tile, gates, temperature, _outside(tile, radius, shape, target)
+            target, sources, tile, gates, gate_strength, temperature, _outside(tile, radius, shape, target)
         )
         values, places = _top(found.flatten(1), scores.shape[-1])  # (n, S, y, x) -> (n, k)
         rows, columns = slice(tile.rows.start, tile.rows.stop), slice(tile.columns.start, tile.columns.stop)
@@ -157,6 +159,7 @@ def _tile_matches(
     sources: Tensor,
     tile: _Tile,
     gates: tuple[Tensor, Tensor] | None,
+    gate_strength: float,
     temperature: float,
     outside: Tensor | None,
 ) -> Tensor:
@@ -165,7 +168,7 @@ def _tile_matches(
     if temperature != 1:
         scores /= temperature
     if gates is not None:
-        scores += _similarities(*gates, tile).clamp(min=1e-6).log()
+        scores += gate_strength * _similarities(*gates, tile).clamp(min=1e-6).log()
     if outside is not None:
         scores += outside[:, None]
     return scores
