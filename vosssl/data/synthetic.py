@@ -62,6 +62,8 @@ class SyntheticClips:
         split: which of two disjoint universes of clips.
         seed: another seed gives other clips.
         flow: whether clips carry flow (a fifth of the cost).
+        alike: all objects of a clip share outline, texture and colours, so that only place and motion tell
+            them apart; nothing else changes.
 
     Raises:
         ValueError: sizes below 8 pixels, no frame, an impossible number of objects or an unknown split.
@@ -77,9 +79,11 @@ class SyntheticClips:
         split: Literal["train", "val"] = "train",
         seed: int = 0,
         flow: bool = True,
+        alike: bool = False,
     ) -> None:
         self.height, self.width = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
         self.frames, self.count, self.split, self.seed, self.flow = frames, count, split, seed, flow
+        self.alike = alike
         self.fewest, self.most = int(objects[0]), int(objects[1])
         if min(self.height, self.width) < 8 or frames < 1 or count < 1:
             raise ValueError(
@@ -155,7 +159,11 @@ class SyntheticClips:
         motion = self._motion(numbers)
         outlines = draw_outlines(numbers, self.most)  # (B, N, bins)
         side = 32 if min(self.height, self.width) <= 96 else 64
-        atlas = atlas_of(draw_textures(numbers, surfaces, side), draw_colours(numbers, self.most))
+        textures, colours = draw_textures(numbers, surfaces, side), draw_colours(numbers, self.most)
+        if self.alike:  # the first object's looks for all of them
+            for looks in (outlines, textures, colours):
+                looks[:, : self.most] = looks[:, :1].clone()
+        atlas = atlas_of(textures, colours)
         # surfaces are numbered front first; a random permutation of the present ones makes their ids
         ids = (numbers.take(self.most) + ~active).argsort(dim=1).argsort(dim=1) + 1  # (B, N)
         ids = F.pad(ids, (0, 1)).to(torch.uint8)  # (B, N+1), 0 for the background
