@@ -64,6 +64,13 @@ def _sam2(version: str, file: str) -> WeightFile:
     return WeightFile(f"{_FB}/segment_anything_2/{version}/{file}.pt", "Apache 2.0")
 
 
+def _segformer(repository: str) -> WeightFile:
+    # recalled: non-commercial research use
+    return WeightFile(
+        f"{_HF}/nvidia/{repository}/resolve/main/pytorch_model.bin", "NVIDIA Source Code License"
+    )
+
+
 KNOWN_WEIGHTS: dict[str, WeightFile] = {
     "dino-vits16": _dino("dino_deitsmall16_pretrain"),
     "dino-vits8": _dino("dino_deitsmall8_pretrain"),
@@ -113,6 +120,9 @@ KNOWN_WEIGHTS: dict[str, WeightFile] = {
     "sam2.1-hiera-small": _sam2("092824", "sam2.1_hiera_small"),
     "sam2.1-hiera-base-plus": _sam2("092824", "sam2.1_hiera_base_plus"),
     "sam2.1-hiera-large": _sam2("092824", "sam2.1_hiera_large"),
+    **{f"mit-b{size}": _segformer(f"mit-b{size}") for size in range(6)},
+    **{f"segformer-b{size}-ade": _segformer(f"segformer-b{size}-finetuned-ade-512-512") for size in range(5)},
+    "segformer-b5-ade": _segformer("segformer-b5-finetuned-ade-640-640"),
     "mobile-sam": WeightFile(
         f"{_GITHUB}/hkchengrex/Tracking-Anything-with-DEVA/releases/download/v1.0/mobile_sam.pt", "Apache 2.0"
     ),

@@ -55,7 +55,8 @@ def load_weights(
 
     Args:
         network: changed in place. Its attribute `omitted_keys`, if any, names entries of the official
-            checkpoint that it does without.
+            checkpoint that it does without; its `adapted_state(state)`, if any, completes the
+            weights of a part of it.
         weights: a name of `KNOWN_WEIGHTS` (downloaded once), an http(s) address, a path, or a checkpoint's
             content: a state dict, or one of the foreign formats around it.
         key_map: turns the content into a state dict, instead of the format that the content shows.
@@ -73,6 +74,8 @@ def load_weights(
     state = dict(key_map(content) if key_map else state_of(content, source=source))
     for key in getattr(network, "omitted_keys", ()):
         state.pop(key, None)
+    if hasattr(network, "adapted_state"):
+        state = dict(network.adapted_state(state))  # type: ignore[operator]
     _require_match(network, state, source)
     network.load_state_dict(state, strict=True)
 
@@ -310,6 +313,7 @@ _FAMILIES = (  # a key's beginning -> what has it
     ("pixel_encoder.", "Cutie"),
     ("key_encoder.", "STCN"),
     ("encoder.model.", "CRW"),
+    ("segformer.encoder.", "SegFormer or its encoder"),
     ("layer1.", "a ResNet"),
 )
 

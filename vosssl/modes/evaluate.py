@@ -6,16 +6,20 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
+from statistics import fmean
 
+import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from vosssl.data.io import write_image
+from vosssl.data.sampling import ClipDataset
 from vosssl.data.video import Video
 from vosssl.engine.evaluator import LabelVideo, evaluate_discovery, evaluate_lock_on
 from vosssl.engine.interfaces import FitResult
 from vosssl.engine.protocol import DISCOVERY, LOCK_ON, load_protocol
 from vosssl.engine.report import COMPARISON_COLUMNS, DAVIS_COLUMNS, Comparison, Report
+from vosssl.metrics.dice import dice_of_jaccard
 from vosssl.modes import pictures
 from vosssl.modes.build import build
 from vosssl.modes.lock_on import followed_over_time, lock_on_floors, lock_on_scores
@@ -29,6 +33,7 @@ from vosssl.modes.session import (
     segmenter_of,
     start,
 )
+from vosssl.propagation.class_segmentation import ClassSegmenter
 from vosssl.propagation.label_propagation import LabelPropagation
 from vosssl.propagation.segmenter import VideoSegmenter
 from vosssl.propagation.slot_tracking import SlotTracker
@@ -106,6 +111,8 @@ def evaluated(cfg: DictConfig, segmenter: VideoSegmenter | LabelVideo, videos: S
     """
     task, protocol, frames = cfg.evaluate.task, cfg.evaluate.protocol, cfg.evaluate.frames
     if task == "discovery":
+        if protocol is None and isinstance(segmenter, ClassSegmenter):
+            protocol = class_protocol(segmenter)
         chosen = load_protocol(protocol) if protocol else DISCOVERY
         return evaluate_discovery(segmenter, videos, protocol=chosen, frames=frames)
     if task == "lock_on" and isinstance(segmenter, VideoSegmenter):
@@ -123,15 +130,42 @@ def floors_of(
     """
     if cfg.evaluate.task != "discovery":
         return lock_on_floors(cfg, session, segmenter)
+    if isinstance(segmenter, ClassSegmenter):
+        node = {"_target_": "vosssl.methods.class_floors.class_floors"}
+        clips = training_clips(cfg)
+        return build(node, num_classes=segmenter.num_classes, clips=clips, device=session.device)
     clusters = getattr(segmenter, "num_slots", None) or getattr(network, "num_slots", 7)
     encode = getattr(network, "encode", None)
     return build(cfg.floors, clusters=clusters, encode=encode, size=segmenter.size, device=session.device)
+
+
+def training_clips(cfg: DictConfig) -> ClipDataset | None:
+    """The training data with their labels; None, and a word on why, where they are not at hand."""
+    try:
+        clips: ClipDataset = data_of(cfg, "train")
+    except (ValueError, OSError) as error:
+        log.info("no floor of mean training masks: %s", error)
+        return None
+    return clips
 
 
 def videos_of(cfg: DictConfig, *, limit: int | None = None) -> list[Video]:
     """The evaluation videos of the data, lazily read; at most `evaluate.limit` of them."""
     limit = cfg.evaluate.limit if limit is None else limit
     return list(islice(data_of(cfg, "val").videos(), limit))
+
+
+def class_protocol(segmenter: ClassSegmenter) -> str:
+    """The protocol of networks of classes that has no dataset of its own."""
+    return "foreground" if segmenter.num_classes == 2 else "classes"
+
+
+def class_scores(report: Report) -> dict[str, float]:
+    """J (mean IoU), boundary F, their mean, and Dice, averaged as J is: over frames, then over objects."""
+    frames = [torch.tensor(curve.values) for curve in report.curves if curve.metric == "J"]
+    coefficients = [float(dice_of_jaccard(values).mean()) for values in frames if len(values)]
+    scores = {name: report.mean(name) for name in ("J&F", "J", "F")}
+    return scores | ({"dice": fmean(coefficients)} if coefficients else {})
 
 
 @dataclass(frozen=True)
@@ -156,17 +190,26 @@ class Validation:
         return cls(cfg, session, videos_of(cfg, limit=cfg.train.validation_clips))
 
     def scores(self, network: nn.Module, step: int) -> Mapping[str, float]:
-        """Discovery scores of the present network."""
+        """Scores of the present network: of discovery, or of the classes under the evaluation's protocol."""
         segmenter = segmenter_of(self.cfg, self.session, network=network, frozen=False)
         frames = self.cfg.train.validation_frames
         if isinstance(segmenter, LabelPropagation):
             return lock_on_scores(self.cfg, segmenter, self.videos, frames=frames)
+        if isinstance(segmenter, ClassSegmenter):
+            protocol = load_protocol(self.cfg.evaluate.protocol or class_protocol(segmenter))
+            return class_scores(
+                evaluate_discovery(segmenter, self.videos, protocol=protocol, frames=frames, progress=False)
+            )
         report = evaluate_discovery(segmenter, self.videos, frames=frames, progress=False)
         return {name: value for name, value in report.means().items() if name in VALIDATED}
 
     def images(self, network: nn.Module, step: int) -> Mapping[str, Tensor]:
-        """Slot masks and attention of two clips over time."""
+        """Slot masks and attention of two clips over time; or truth and prediction of four."""
         segmenter = segmenter_of(self.cfg, self.session, network=network, frozen=False)
+        if isinstance(segmenter, ClassSegmenter):
+            picture = pictures.classes_over_time(segmenter, self.videos[:4])
+            write_image(self.session.folder / "validation.png", picture)
+            return {"classes": picture}
         if isinstance(segmenter, LabelPropagation):
             picture = followed_over_time(segmenter, self.videos[:2])
             write_image(self.session.folder / "validation.png", picture)

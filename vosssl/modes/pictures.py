@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -11,11 +11,16 @@ from torch import Tensor, nn
 
 from vosssl.clip import Batch, Frame
 from vosssl.data.video import Video
-from vosssl.engine.drawing import slot_grid
+from vosssl.engine.drawing import overlay, slot_grid, tile
 from vosssl.engine.inspected_clip import InspectedClip
 from vosssl.layers.slot_network import SlotTrace
 from vosssl.losses.collapse import collapse_alarms, collapse_measures
+from vosssl.ops.resize import resize_image, resize_labels
+from vosssl.propagation.class_segmentation import ClassSegmenter
 from vosssl.propagation.slot_tracking import SlotTracker
+
+PICTURED = 60  # frames of a video that a picture may show some of
+PICTURE_WIDTH = 128  # pixels
 
 
 def finds_slots(network: nn.Module) -> bool:
@@ -72,6 +77,30 @@ def watched(segmenter: SlotTracker, video: Video, *, frames: int | None = None) 
         masks=torch.stack(masks),
         attention=torch.stack(attention),
     )
+
+
+def classes_over_time(segmenter: ClassSegmenter, videos: Sequence[Video], *, columns: int = 6) -> Tensor:
+    """(3, H, W) uint8 picture of some frames of each video: the truth, and the prediction below it."""
+    rows = []
+    for video in videos:
+        segmenter.reset()
+        pairs = [(frame, segmenter.step(frame.image)) for frame in islice(video, PICTURED)]
+        places = torch.linspace(0, len(pairs) - 1, min(columns, len(pairs))).round().int().tolist()
+        for kind in ("truth", "predicted"):
+            pictures = []
+            for place in places:
+                frame, predicted = pairs[place]
+                labels = predicted if kind == "predicted" else frame.labels
+                size = scaled_to_width(frame.image, PICTURE_WIDTH)
+                image = resize_image(frame.image[None].float(), size)[0].round().byte()
+                pictures.append(image if labels is None else overlay(image, resize_labels(labels, size)))
+            rows.append(pictures)
+    return tile(rows)
+
+
+def scaled_to_width(image: Tensor, width: int) -> tuple[int, int]:
+    """(height, width) of a picture (3, H, W) at another width."""
+    return max(1, round(image.shape[-2] * width / image.shape[-1])), width
 
 
 def slots_over_time(segmenter: SlotTracker, video: Video, *, frames: int = 16) -> Tensor:

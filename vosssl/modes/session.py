@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import re
@@ -210,10 +211,41 @@ def segmenter_of(
 
 def data_of(cfg: DictConfig, split: str) -> Any:
     """The training clips (`train`) or the evaluation videos (`val`) of the chosen data."""
-    data = require(cfg, "data", why=f"mode={cfg.mode}")
+    require(cfg, "data", why=f"mode={cfg.mode}")
+    data = with_labels(cfg).data
     if split not in data:
         raise ValueError(f"data={data.get('name')} has no {split!r} part; it has {', '.join(map(str, data))}")
     return build(data[split], trusted_only=from_checkpoint("data"))
+
+
+def with_labels(cfg: DictConfig) -> DictConfig:
+    """The configuration with labels for training, for methods whose yaml says `needs_labels`.
+
+    The yaml files of real data leave the training labels out, since most methods here do without. A network
+    of background and foreground also takes masks of 0 and 255 as they are.
+
+    Args:
+        cfg: the composed configuration; it stays as it is.
+
+    Returns:
+        A copy where something changes.
+    """
+    train = (cfg.get("data") or {}).get("train")
+    if not (cfg.get("method") or {}).get("needs_labels") or not isinstance(train, DictConfig):
+        return cfg
+    changed: dict[str, Any] = {}
+    if "annotations" in train and train.annotations is None:
+        of_val = (cfg.data.get("val") or {}).get("annotations")
+        changed["train.annotations"] = cfg.data.get("annotations") or of_val
+    if cfg.method.network.get("num_classes", 2) == 2:
+        parts = [part for part in ("train", "val") if cfg.data.get(part)]
+        changed |= {f"{part}.binary": True for part in parts if cfg.data[part].get("binary", True) is None}
+    if not changed:
+        return cfg
+    copied = copy.deepcopy(cfg)
+    for key, value in changed.items():
+        OmegaConf.update(copied, f"data.{key}", value)
+    return copied
 
 
 def config_folders() -> list[Path]:

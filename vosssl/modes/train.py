@@ -172,10 +172,10 @@ def trainer_of(cfg: DictConfig, session: Session, network: nn.Module, clips: Cli
 
 
 def load_backbone(cfg: DictConfig, network: nn.Module) -> None:
-    """Gives a frozen backbone the self-supervised weights that its method names, downloaded once."""
-    backbone = frozen_backbone(network)
-    if backbone is not None and cfg.method.get("backbone_weights"):
-        load_weights(backbone.model, cfg.method.backbone_weights)
+    """Gives a backbone the weights that its method names, downloaded once."""
+    if cfg.method.get("backbone_weights"):
+        backbone = frozen_backbone(network)
+        load_weights(network if backbone is None else backbone.model, cfg.method.backbone_weights)
 
 
 def frozen_backbone(network: nn.Module) -> FrozenBackbone | None:
