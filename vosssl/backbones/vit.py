@@ -96,7 +96,7 @@ class VisionTransformer(nn.Module):
         pretrain_grid: patches a side that the learned embedding was trained with.
         registers: R, extra tokens behind the class token.
         register_name: their official name.
-        mask_token: whether the checkpoint has one (never used here).
+        mask_token: whether there is one; it stands for the patches that `forward` is told to hide.
         layer_scale: initial gain of the residual branches; None leaves them unscaled.
         norm_eps: epsilon of every LayerNorm.
         key_bias: False masks the bias of the keys.
@@ -158,12 +158,13 @@ class VisionTransformer(nn.Module):
         self.norm = nn.LayerNorm(width, eps=norm_eps) if layout == "official" else None
         initialise(self)
 
-    def forward(self, images: Tensor) -> Features:
+    def forward(self, images: Tensor, *, masks: Tensor | None = None) -> Features:
         """Tokens of the last block after the final norm.
 
         Args:
             images: (N, 3, H, W) RGB, normalised by IMAGENET_MEAN and _STD of ops.images. Any H and W of at
                 least a patch (DINOv2: multiples of it). Cast to the weights' dtype.
+            masks: (N, h*w) bool, patches that are hidden: the mask token stands there. None hides nothing.
 
         Returns:
             The features, h = H // patch_size, w = W // patch_size.
@@ -171,7 +172,7 @@ class VisionTransformer(nn.Module):
         Raises:
             ValueError: wrong shape or dtype; or a network built without its final norm.
         """
-        tokens, rotation = self._embed(images)
+        tokens, rotation = self._embed(images, masks)
         for block in self.blocks:
             tokens = block(tokens, rotation)
         return self._split(self._normed(tokens))
@@ -264,7 +265,7 @@ class VisionTransformer(nn.Module):
             )
         return height // patch, width // patch
 
-    def _embed(self, images: Tensor) -> tuple[Tensor, Rotation | None]:
+    def _embed(self, images: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Rotation | None]:
         """Tokens (N, 1 + R + h*w, D) before the first block, and the rotation that every block applies."""
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
             raise ValueError(
@@ -273,6 +274,8 @@ class VisionTransformer(nn.Module):
             )
         grid = self.grid_size(*images.shape[-2:])
         patches = self.patch_embed(images.to(self.patch_embed.proj.weight.dtype))
+        if masks is not None:
+            patches = torch.where(masks[..., None], self.get_parameter("mask_token").to(patches), patches)
         cls: Tensor = self.get_parameter("cls_token")
         if self.positions != "rotary":
             square = images.shape[-2] == images.shape[-1]
