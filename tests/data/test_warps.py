@@ -78,6 +78,33 @@ def test_float_frames_stay_floats_between_0_and_1() -> None:
     torch.testing.assert_close(fraction.frames * 255, whole.frames.float(), atol=0.51, rtol=0)
 
 
+def test_a_window_of_the_frame_is_enough_for_what_is_asked_of_it() -> None:
+    frames = torch.randint(256, (2, 3, 40, 50), generator=generator(), dtype=torch.uint8)
+    clip = Clip("noise", frames, frames[:, 0])
+    for matrix in (affine_map((40, 50), angle=30, zoom=3), affine_map((40, 50), angle=70, zoom=0.2)):
+        for offset in (0, 60):  # on the frame, and beyond it
+            places = mapped_pixels((24, 20), torch.linalg.inv(matrix)) + offset
+            shown = warp_clip(clip, torch.stack([places, places + 0.25]))
+            grid = torch.stack([places, places + 0.25]) * torch.tensor([2 / 50, 2 / 40]) - 1
+            fill = torch.tensor([124.0, 116.0, 104.0]).view(3, 1, 1)
+            expected = torch.nn.functional.grid_sample(frames - fill, grid, align_corners=False) + fill
+            assert (shown.frames - expected).abs().max() <= 0.51
+            ids = torch.nn.functional.grid_sample(
+                frames[:, :1].float(), grid, mode="nearest", align_corners=False
+            )
+            assert shown.labels is not None
+            assert (shown.labels != ids[:, 0]).float().mean() < 0.01  # ties
+
+
+def test_warping_leaves_its_input_as_it_was() -> None:
+    for dtype in (torch.uint8, torch.float32):
+        clip = Clip("ones", torch.ones(1, 3, 8, 8, dtype=dtype), torch.ones(1, 8, 8, dtype=torch.uint8))
+        warp_clip(clip, mapped_pixels((4, 4), affine_map((8, 8)))[None], label=1)
+        assert bool((clip.frames == 1).all())
+        assert clip.labels is not None
+        assert bool((clip.labels == 1).all())
+
+
 @pytest.mark.parametrize(
     "transform",
     [

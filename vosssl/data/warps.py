@@ -7,8 +7,10 @@ off is lost to the next; here it is still seen.)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -51,23 +53,23 @@ def warp_clip(clip: Clip, places: Tensor, *, colour: Sequence[float] = MEAN_COLO
             f"clip {clip.name} carries cached features ({', '.join(clip.features)}) that cannot follow a "
             "change of its frames; transform before caching"
         )
-    length, (height, width) = len(places), clip.frames.shape[-2:]
+    length = len(places)
     whole = clip.frames.dtype == torch.uint8
     fill = torch.tensor(colour).view(3, 1, 1) / (1.0 if whole else 255.0)
-    same = length > 1 and places.stride(0) == 0  # one map for all frames
-    grid = (places[:1] if same else places) * torch.tensor([2 / width, 2 / height]) - 1  # -1..1 is the frame
-    grid = grid.expand(length, -1, -1, -1)
-    source = torch.sub(clip.frames, fill).expand(
-        length, -1, -1, -1
-    )  # so that beyond the border 0 is the colour
-    frames = F.grid_sample(source, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    frames = frames.add_(fill)
-    frames = frames.round_().clamp_(0, 255).to(torch.uint8) if whole else frames.to(clip.frames.dtype)
-    labels = None
-    if clip.labels is not None:  # ids are whole numbers below 256, which float32 holds exactly
-        ids = (clip.labels.float() - label).expand(length, -1, -1)[:, None]  # (T, 1, H, W)
-        ids = F.grid_sample(ids, grid, mode="nearest", padding_mode="zeros", align_corners=False)
-        labels = (ids[:, 0] + label).to(torch.uint8)
+    frames = torch.empty(length, 3, *places.shape[1:3], dtype=clip.frames.dtype)
+    labels = None if clip.labels is None else torch.empty(length, *places.shape[1:3], dtype=torch.uint8)
+    same = places.stride(0) == 0  # one map for all frames
+    shared = _reach(places[0], _size_of(clip)) if same else None
+    for row in range(length):  # one frame at a time fits the cache, and memory does not grow with T
+        window, grid = _reach(places[row], _size_of(clip)) if shared is None else shared
+        source = row if len(clip) > 1 else 0
+        pixels = clip.frames[source][:, *window].to(torch.float32, copy=True)
+        pixels -= fill  # so that beyond the border 0 is the colour
+        warped = _sampled(pixels, grid, mode="bilinear").add_(fill)
+        frames[row] = warped.add_(0.5) if whole else warped  # uint8 cuts off what lies behind the point
+        if labels is not None and clip.labels is not None:  # ids are whole numbers, which float32 holds
+            ids = clip.labels[source][window].float().sub_(label)[None]
+            labels[row] = _sampled(ids, grid, mode="nearest")[0].add_(label)
     repeated = len(clip) != length
     return replace(
         clip,
@@ -77,6 +79,26 @@ def warp_clip(clip: Clip, places: Tensor, *, colour: Sequence[float] = MEAN_COLO
         frame_names=clip.frame_names * length if repeated else clip.frame_names,
         flow=None,
     )
+
+
+def _reach(places: Tensor, size: Size) -> tuple[tuple[slice, slice], Tensor]:
+    """What of a frame the places (h, w, 2) need: rows and columns, and the places in these as -1..1."""
+    spans, ends = [], []
+    for axis, length in ((1, size[0]), (0, size[1])):
+        low, high = (float(end) for end in places[..., axis].aminmax())
+        first = math.floor(min(max(low - 0.5, 0), length - 1))  # bilinear takes the pixels on both sides
+        stop = math.floor(min(max(high - 0.5, first), length - 1)) + 2
+        spans.append(slice(first, min(stop, length)))
+        ends.append((first, min(stop, length) - first))
+    (top, height), (left, width) = ends
+    scale = torch.tensor([2 / width, 2 / height])
+    grid = places * scale - (torch.tensor([float(left), float(top)]) * scale + 1)
+    return (spans[0], spans[1]), grid
+
+
+def _sampled(image: Tensor, grid: Tensor, *, mode: Literal["bilinear", "nearest"]) -> Tensor:
+    """(C, h, w) of an image (C, H, W) at a grid (h, w, 2); 0 beyond its border."""
+    return F.grid_sample(image[None], grid[None], mode=mode, padding_mode="zeros", align_corners=False)[0]
 
 
 class AffineCrop:
