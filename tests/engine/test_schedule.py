@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from vosssl.engine.schedule import Constant, WarmupCosine, WarmupExponential, decay_progress
+from vosssl.engine.schedule import Constant, Steps, WarmupCosine, WarmupExponential, decay_progress
 
 
 def test_videosaur_schedule_has_its_published_values():
@@ -15,6 +15,12 @@ def test_videosaur_schedule_has_its_published_values():
     assert schedule(2500, 0.025) == 1.0
     assert schedule(51_250, 0.5125) == pytest.approx(math.sqrt(0.5), rel=1e-12)
     assert schedule(100_000, 1.0) == pytest.approx(0.5, rel=1e-12)
+
+
+def test_steps_lower_the_rate_at_their_points_and_keep_it_between():
+    schedule = Steps(at=(0.5, 0.8), factor=0.3)
+    rates = [schedule(0, fraction) for fraction in (0, 0.49, 0.5, 0.79, 0.8, 1)]
+    assert rates == pytest.approx([1, 1, 0.3, 0.3, 0.09, 0.09])
 
 
 def test_cosine_is_one_after_the_warm_up_half_in_the_middle_and_final_at_the_end():

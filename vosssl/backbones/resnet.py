@@ -146,15 +146,16 @@ def resnet18(
     *,
     strides: Sequence[int] = (1, 2, 2, 2),
     stages: int = 4,
+    blocks: int = 2,
     width: int = 64,
     first_stride: int = 2,
     pool: bool = True,
     border: Border = "zeros",
 ) -> ResNet:
-    """ResNet-18 without its classifier; `stages` counts those that are there, the rest see `ResNet`."""
+    """ResNet-18 without its classifier; `stages` counts those that are there, each of `blocks` blocks."""
     return ResNet(
         BasicBlock,
-        blocks=(2, 2, 2, 2)[:stages],
+        blocks=(blocks,) * stages,
         strides=strides,
         width=width,
         first_stride=first_stride,

@@ -9,7 +9,7 @@ steps and on a run of fixed minutes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 Schedule = Callable[[int, float], float]
@@ -70,6 +70,22 @@ class WarmupCosine:
             return linear_warmup(step, self.warmup_steps)
         progress = decay_progress(step, fraction, self.warmup_steps)
         return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The full learning rate, and at each of some points of the run so much less.
+
+    Attributes:
+        at: shares of the run in [0, 1].
+        factor: by which the learning rate is multiplied at each.
+    """
+
+    at: Sequence[float]
+    factor: float = 0.1
+
+    def __call__(self, step: int, fraction: float) -> float:
+        return self.factor ** sum(fraction >= point for point in self.at)
 
 
 @dataclass(frozen=True)

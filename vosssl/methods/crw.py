@@ -50,6 +50,7 @@ class CRW(nn.Module):
         first_stride: of the first convolution.
         pool: whether the max-pooling after it is there; with it the map has stride 8, else 4.
         stages: of the network; 3 train the map of layer3 without layer4, for a quarter of the time.
+        blocks: of every stage; 1 halves how far a place of the map sees, for small frames.
         border: what convolutions see outside a patch.
 
     Source: the authors' program: ResNet-18 with strides of 1 in layer3 and layer4, reflected borders.
@@ -63,10 +64,12 @@ class CRW(nn.Module):
         first_stride: int = 2,
         pool: bool = True,
         stages: Literal[3, 4] = 4,
+        blocks: int = 2,
         border: Border = "reflect",
     ) -> None:
         super().__init__()
-        self.width, self.first_stride, self.pool, self.border = width, first_stride, pool, border
+        self.width, self.blocks, self.first_stride = width, blocks, first_stride
+        self.pool, self.border = pool, border
         self.encoder = Encoder(self._network(stages=stages))
         self.selfsim_fc = nn.Sequential(nn.Linear(self.encoder.model.channels, dim))
 
@@ -74,6 +77,7 @@ class CRW(nn.Module):
         return resnet18(
             strides=(1, 2, 1, 1),
             stages=stages,
+            blocks=self.blocks,
             width=self.width,
             first_stride=self.first_stride,
             pool=self.pool,
@@ -200,6 +204,7 @@ class Objective:
             frames.shape[1],
             side=self.side,
             patch=self.patch,
+            aspect=frames.shape[-1] / frames.shape[-2],
             frame_scale=self.frame_scale,
             patch_scale=self.patch_scale,
         )

@@ -16,24 +16,26 @@ _NUMBERS = 2 * TRIES + 2  # uniform numbers per box: area and ratio of every try
 
 
 def random_boxes(
-    numbers: Tensor, *, scale: Sequence[float], ratio: Sequence[float] = (3 / 4, 4 / 3)
+    numbers: Tensor, *, scale: Sequence[float], ratio: Sequence[float] = (3 / 4, 4 / 3), aspect: float = 1.0
 ) -> Tensor:
-    """Boxes inside the unit square: the random resized crop of torchvision, with fractions of pixels.
+    """Boxes inside a picture: the random resized crop of torchvision, with fractions of pixels.
 
     Args:
         numbers: (..., 22) uniform in [0, 1).
-        scale: (least, largest) area.
-        ratio: (least, largest) width / height.
+        scale: (least, largest) area as a share of the picture's.
+        ratio: (least, largest) width / height of the box in pixels.
+        aspect: width / height of the picture.
 
     Returns:
-        (..., 4): top, left, height, width.
+        (..., 4): top, left, height, width as shares of the picture. Of ten draws the first that fits; where
+        none does, the first, with its sides cut off.
     """
     area = scale[0] + (scale[1] - scale[0]) * numbers[..., :TRIES]
     low, high = math.log(ratio[0]), math.log(ratio[1])
     shape = (low + (high - low) * numbers[..., TRIES : 2 * TRIES]).exp()
-    width, height = (area * shape).sqrt(), (area / shape).sqrt()  # (..., tries)
+    width, height = (area * shape / aspect).sqrt(), (area / shape * aspect).sqrt()  # (..., tries)
     fits = (width <= 1) & (height <= 1)
-    first = fits.int().argmax(-1, keepdim=True)  # 0 also where none fits: its sides are cut off
+    first = fits.int().argmax(-1, keepdim=True)  # 0 also where none fits
     height = height.gather(-1, first)[..., 0].clamp(max=1)
     width = width.gather(-1, first)[..., 0].clamp(max=1)
     top, left = (1 - height) * numbers[..., -2], (1 - width) * numbers[..., -1]
@@ -46,6 +48,7 @@ def grid_boxes(
     *,
     side: int,
     patch: float,
+    aspect: float = 1.0,
     frame_scale: Sequence[float] | None = (0.8, 0.95),
     frame_ratio: Sequence[float] = (0.7, 1.3),
     patch_scale: Sequence[float] | None = (0.7, 0.9),
@@ -58,6 +61,7 @@ def grid_boxes(
         frames: T.
         side: patches along each side; N is its square.
         patch: side of a cell as a share of the crop's; cells lie evenly between its borders.
+        aspect: width / height of the frames.
         frame_scale: area of a frame's crop; None: the whole frame.
         frame_ratio: of its width to its height.
         patch_scale: area of a patch in its cell; None: the whole cell.
@@ -72,7 +76,7 @@ def grid_boxes(
     whole = torch.tensor([0.0, 0.0, 1.0, 1.0])
     crop = whole.expand(len(keys), frames, 1, 4)
     if frame_scale is not None:
-        crop = random_boxes(numbers[:, :, :1], scale=frame_scale, ratio=frame_ratio)
+        crop = random_boxes(numbers[:, :, :1], scale=frame_scale, ratio=frame_ratio, aspect=aspect)
     jitter = whole.expand(len(keys), frames, side**2, 4)
     if patch_scale is not None:
         jitter = random_boxes(numbers[:, :, 1:], scale=patch_scale, ratio=patch_ratio)

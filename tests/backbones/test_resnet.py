@@ -1,0 +1,47 @@
+"""Residual networks against torchvision's, and what CRW changes about them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision
+
+from tests.fill import filled
+from vosssl.backbones.resnet import BasicBlock, ResNet, resnet18, resnet50
+from vosssl.backbones.weights import load_weights
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_weights_of_torchvision_give_its_last_map(name: str) -> None:
+    theirs = getattr(torchvision.models, name)(weights=None)
+    theirs.load_state_dict(filled(theirs.state_dict()))
+    ours = resnet18() if name == "resnet18" else resnet50()
+    load_weights(ours, theirs.state_dict())  # with its classifier, which ours does without
+    assert list(ours.state_dict()) == [key for key in theirs.state_dict() if not key.startswith("fc.")]
+    inner = torch.nn.Sequential(*list(theirs.eval().children())[:-2])
+    images = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        expected, found = inner(images), ours.eval()(images)
+    assert found.shape == (2, ours.channels, 64 // ours.stride, 96 // ours.stride)
+    torch.testing.assert_close(found, expected, atol=1e-5 * float(expected.abs().max()), rtol=0)
+
+
+def test_strides_of_one_keep_the_map_of_the_second_stage() -> None:
+    network = resnet18(strides=(1, 2, 1, 1), width=4)
+    assert (network.stride, network.channels) == (8, 32)
+    assert network(torch.zeros(1, 3, 64, 48)).shape == (1, 32, 8, 6)
+    assert resnet18(strides=(1, 2, 1, 1), width=4, first_stride=1, pool=False, stages=3).stride == 2
+
+
+def test_reflected_borders_leave_a_constant_picture_constant() -> None:
+    torch.manual_seed(0)
+    images = torch.full((1, 3, 32, 32), 0.7)
+    reflected = resnet18(width=4, strides=(1, 2, 1, 1), border="reflect").eval()(images)
+    assert torch.allclose(reflected, reflected[..., :1, :1].expand_as(reflected), atol=1e-5)
+    zeros = resnet18(width=4, strides=(1, 2, 1, 1)).eval()(images)
+    assert not torch.allclose(zeros, zeros[..., :1, :1].expand_as(zeros), atol=1e-3)
+
+
+def test_five_stages_are_refused() -> None:
+    with pytest.raises(ValueError, match="one to four stages"):
+        ResNet(BasicBlock, blocks=(1, 1, 1, 1, 1), strides=(1, 1, 1, 1, 1))
