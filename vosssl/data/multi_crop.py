@@ -143,7 +143,7 @@ class MultiCrop:
 
         Returns:
             Clips of the two large crops (2, 3, size, size) uint8, without labels, with the features `LOCAL`
-            (2, n / 2, 3, s, s) uint8 and, where asked for, `MATCHES` (2, P, 2): the column and row, in patches
+            (2, n / 2, 3, s, s) uint8 and, where asked for, `MATCHES` (2, P, 2): column and row, in patches
             of the other large crop, where each patch is seen there, NaN where it is not or is not known.
         """
         clips = read_draws(self.clips, draws)
