@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 KeyMap = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 SLOT_BACKBONE = "encoder.module.backbone.model."  # where VideoSAUR and SlotContrast keep their ViT
+SHIPPED = Path(__file__).resolve().parent.parent / "weights"  # what comes with the library
 SHOWN = 5  # keys named in an error before the rest is only counted
 
 
@@ -57,8 +58,8 @@ def load_weights(
         network: changed in place. Its attribute `omitted_keys`, if any, names entries of the official
             checkpoint that it does without; its `adapted_state(state)`, if any, completes the
             weights of a part of it.
-        weights: a name of `KNOWN_WEIGHTS` (downloaded once), an http(s) address, a path, or a checkpoint's
-            content: a state dict, or one of the foreign formats around it.
+        weights: a name in vosssl/weights or of `KNOWN_WEIGHTS` (downloaded once), an http(s) address, a path,
+            or a checkpoint's content: a state dict, or one of the foreign formats around it.
         key_map: turns the content into a state dict, instead of the format that the content shows.
 
     Raises:
@@ -81,12 +82,14 @@ def load_weights(
 
 
 def weights_path(weights: str | Path) -> Path:
-    """The file that a name, an address or a path stands for; downloads the first two.
+    """The file that a name, an address or a path stands for; downloads what does not come with the library.
 
     Raises:
         ValueError: no such name (names the closest), or the download failed.
         FileNotFoundError: no such file.
     """
+    if isinstance(weights, str) and (SHIPPED / f"{weights}.pt").is_file() and Path(weights).name == weights:
+        return SHIPPED / f"{weights}.pt"
     if isinstance(weights, str) and weights in KNOWN_WEIGHTS:
         return fetch_weights(weights)
     if isinstance(weights, str) and weights.startswith(("http://", "https://")):
