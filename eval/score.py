@@ -50,6 +50,7 @@ def run(options: argparse.Namespace) -> str:
         workers=options.workers,
         cache=options.cache,
         resize=options.resize,
+        ignore_extra_frames=options.ignore_extra_frames,
         progress=not options.quiet,
     )
     if options.html is not None:
@@ -139,6 +140,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--workers", type=int, default=1, help="processes")
     made.add_argument("--cache", type=Path, help="folder that keeps each sequence's scores")
     made.add_argument("--resize", action="store_true", help="stretch predictions of another size")
+    made.add_argument(
+        "--ignore-extra-frames", action="store_true", help="leave predicted frames without truth out"
+    )
     made.add_argument(
         "--kind", default="auto", help="labels, binary, colours, objects, npz, coco, burst; auto"
     )

@@ -47,6 +47,16 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "pred", tmp_path / "gt"
 
 
+def test_a_frame_too_many_is_an_error_where_the_truth_has_every_frame(folders: tuple[Path, Path]) -> None:
+    predictions, truth = folders
+    before = evaluate(predictions, truth, "davis17-val").means()
+    write_labels(predictions / "a" / "00099.png", moving()[0])
+    with pytest.raises(ValueError, match=r"1 predicted frames of a in .* have no truth: 00099; remove them"):
+        evaluate(predictions, truth, "davis17-val")
+    assert evaluate(predictions, truth, "davis17-val", ignore_extra_frames=True).means() == before
+    evaluate(predictions, truth, "mose-val")
+
+
 @pytest.mark.parametrize("convention", ["after_first", "from_first"])
 def test_seen_and_unseen_objects_have_the_stored_scores(convention: str, tmp_path: Path) -> None:
     arrays = np.load(GOLDENS / "ytvos_like.npz")

@@ -49,6 +49,7 @@ def evaluate(
     workers: int = ...,
     cache: str | Path | None = ...,
     resize: bool = ...,
+    ignore_extra_frames: bool = ...,
     progress: bool = ...,
 ) -> Report: ...
 
@@ -64,6 +65,7 @@ def evaluate(
     workers: int = ...,
     cache: str | Path | None = ...,
     resize: bool = ...,
+    ignore_extra_frames: bool = ...,
     progress: bool = ...,
 ) -> list[Report]: ...
 
@@ -78,6 +80,7 @@ def evaluate(
     workers: int = 1,
     cache: str | Path | None = None,
     resize: bool = False,
+    ignore_extra_frames: bool = False,
     progress: bool = False,
 ) -> Report | list[Report]:
     """Scores label files against label files; no image is read.
@@ -91,6 +94,7 @@ def evaluate(
         workers: processes.
         cache: a folder that keeps each sequence's scores, so that only changed ones are scored again.
         resize: stretch predictions of another size to the truth's by the nearest pixel; else an error.
+        ignore_extra_frames: leave predicted frames without truth out, where the protocol calls them an error.
         progress: show a bar.
 
     Returns:
@@ -110,7 +114,7 @@ def evaluate(
         protocols,
         resize,
     )
-    chosen = _chosen(work, sequences)
+    chosen = _chosen(work, sequences, ignore_extra=ignore_extra_frames)
     store = ScoreCache(cache, work.predictions, work.truth, protocols, resize=resize)
     found = {name: scores for name in chosen if (scores := store.load(name)) is not None}
     missing = [name for name in chosen if name not in found]
@@ -165,7 +169,7 @@ class _Unit(NamedTuple):
     scored: list[tuple[bool, ...]]
 
 
-def _chosen(work: _Work, sequences: Sequence[str] | None) -> list[str]:
+def _chosen(work: _Work, sequences: Sequence[str] | None, *, ignore_extra: bool) -> list[str]:
     """Checks before any file is decoded that every scored frame has a prediction."""
     known = work.truth.sequences
     chosen = list(known if sequences is None else sequences)
@@ -180,12 +184,25 @@ def _chosen(work: _Work, sequences: Sequence[str] | None) -> list[str]:
             if any(scored)
         )
         work.predictions.require_frames(name, needed)
+        if not ignore_extra and any(protocol.extra_frames == "error" for protocol in work.protocols):
+            _refuse_extra_frames(work, name)
     extra = [name for name in work.predictions.sequences if name not in known]
     if extra and sequences is None:
         log.warning(
             "%d predicted sequences have no truth and are left out: %s", len(extra), ", ".join(extra[:5])
         )
     return chosen
+
+
+def _refuse_extra_frames(work: _Work, sequence: str) -> None:
+    true = set(work.truth.frames(sequence))
+    extra = [frame for frame in work.predictions.frames(sequence) if frame not in true]
+    if extra:
+        shown = ", ".join(extra[:3]) + (" …" if len(extra) > 3 else "")
+        raise ValueError(
+            f"{len(extra)} predicted frames of {sequence} in {work.predictions.path} have no truth: {shown}; "
+            "remove them, or leave them out by ignore_extra_frames=True (--ignore-extra-frames)"
+        )
 
 
 def _units(work: _Work, sequence: str) -> Iterator[_Unit]:

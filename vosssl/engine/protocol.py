@@ -46,6 +46,8 @@ class EvalProtocol:
         merge_truth: every truth value above 0, 255 included, is the one object.
         merge_predictions: every predicted id is the one object.
         extra_ids: predicted ids above n are an `error`, or are left out (`ignore`); semi-supervised only.
+        extra_frames: predicted frames without truth are an `error`, where the truth has every frame (DAVIS),
+            or are left out (`ignore`).
         max_proposals: more predicted ids in a video are an error; unsupervised only.
         metrics: what is measured: J, F, `video/…` and `image/…` of fg_ari, ari, mbo, miou,
             and object_jf, object_j, object_f, which are those of `metrics/object_jf.py`, not of DAVIS.
@@ -78,6 +80,7 @@ class EvalProtocol:
     merge_truth: bool = False
     merge_predictions: bool = False
     extra_ids: Literal["error", "ignore"] = "error"
+    extra_frames: Literal["error", "ignore"] = "ignore"
     max_proposals: int | None = None
     metrics: tuple[str, ...] = ("J", "F")
     counted: Counted = "always"
@@ -214,6 +217,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "frames": ("video", "object", "listed"),
     "objects": ("first-frame", "any-frame", "first-or-any"),
     "extra_ids": ("error", "ignore"),
+    "extra_frames": ("error", "ignore"),
     "counted": ("always", "from-first", "after-first", "first-seen"),
     "average": ("objects", "frames"),
     "crop": ("none", "center"),
