@@ -73,6 +73,16 @@ def test_an_interrupted_and_resumed_run_equals_a_whole_one(recipe: str, tmp_path
     assert (part.parent / "validation.png").is_file()
 
 
+def test_more_classes_are_scored_by_class_beside_as_many_floors(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(command("segformer_b0", "exp_name=many", "method.network.num_classes=9", *DATA)) == 0
+    (report,) = tmp_path.glob("runs/many/*/report.json")
+    content = json.loads(report.read_text())
+    assert "all class 3" in content["floors"]
+    assert {"J", "F", "J&F"} <= set(content["model"])
+    assert 0 <= content["evaluation"]["dice"] <= 1
+
+
 def footage(root: Path) -> Path:
     """Two videos of three frames, a white square on black, with masks of 0 and 255."""
     for video, left in (("one", 8), ("two", 20)):

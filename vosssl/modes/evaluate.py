@@ -70,21 +70,24 @@ def score_and_report(
     """
     videos = videos_of(cfg)
     segmenter = segmenter_of(cfg, session, network=network)
-    report = evaluated(cfg, segmenter, videos)
+    protocol = protocol_of(cfg, segmenter)
+    report = evaluated(cfg, segmenter, videos, protocol=protocol)
     baselines = floors_of(cfg, session, network, segmenter) if cfg.floors else {}
     facts = {"evaluation": dict(report.facts)}
+    if isinstance(segmenter, ClassSegmenter):
+        facts["evaluation"] |= class_scores(report)
     if training is not None:
         facts["training"] = asdict(training)
     comparison = Comparison(
         name=str(cfg.method.name),
         model=report,
-        floors={name: evaluated(cfg, floor, videos) for name, floor in baselines.items()},
+        floors={name: evaluated(cfg, floor, videos, protocol=protocol) for name, floor in baselines.items()},
         facts=facts,
     )
     comparison.to_json(session.folder / "report.json")
     report.to_csv(session.folder / "scores.csv")
     usual = DAVIS_COLUMNS if cfg.evaluate.task == "lock_on" else COMPARISON_COLUMNS
-    columns = report.metrics if cfg.evaluate.protocol else [one for one in usual if one in report.metrics]
+    columns = report.metrics if protocol else [one for one in usual if one in report.metrics]
     if cfg.mode == "eval":
         log.info("%s\n", report.table(columns=columns))
     alarms = "".join(
@@ -103,21 +106,33 @@ def score_and_report(
     return comparison
 
 
-def evaluated(cfg: DictConfig, segmenter: VideoSegmenter | LabelVideo, videos: Sequence[Video]) -> Report:
-    """One model or floor on the videos, by the task and under the protocol that were asked for.
+def protocol_of(cfg: DictConfig, segmenter: VideoSegmenter) -> str | None:
+    """The protocol that was asked for; networks of classes have one of their own, the rest None."""
+    if cfg.evaluate.protocol is None and isinstance(segmenter, ClassSegmenter):
+        return "foreground" if segmenter.num_classes == 2 else "classes"
+    protocol: str | None = cfg.evaluate.protocol
+    return protocol
+
+
+def evaluated(
+    cfg: DictConfig,
+    segmenter: VideoSegmenter | LabelVideo,
+    videos: Sequence[Video],
+    *,
+    protocol: str | None = None,
+) -> Report:
+    """One model or floor on the videos, by the task that was asked for and under a protocol, if there is one.
 
     Raises:
         ValueError: an unknown task.
     """
-    task, protocol, frames = cfg.evaluate.task, cfg.evaluate.protocol, cfg.evaluate.frames
+    task, frames = cfg.evaluate.task, cfg.evaluate.frames
     if task == "discovery":
-        if protocol is None and isinstance(segmenter, ClassSegmenter):
-            protocol = class_protocol(segmenter)
         chosen = load_protocol(protocol) if protocol else DISCOVERY
         return evaluate_discovery(segmenter, videos, protocol=chosen, frames=frames)
     if task == "lock_on" and isinstance(segmenter, VideoSegmenter):
-        protocol = protocol or cfg.data.get("protocol") or LOCK_ON
-        return evaluate_lock_on(segmenter, videos, protocol=protocol, frames=frames)
+        rules = protocol or cfg.data.get("protocol") or LOCK_ON
+        return evaluate_lock_on(segmenter, videos, protocol=rules, frames=frames)
     raise ValueError(f"evaluate.task is {task!r}, expected discovery or lock_on")
 
 
@@ -153,11 +168,6 @@ def videos_of(cfg: DictConfig, *, limit: int | None = None) -> list[Video]:
     """The evaluation videos of the data, lazily read; at most `evaluate.limit` of them."""
     limit = cfg.evaluate.limit if limit is None else limit
     return list(islice(data_of(cfg, "val").videos(), limit))
-
-
-def class_protocol(segmenter: ClassSegmenter) -> str:
-    """The protocol of networks of classes that has no dataset of its own."""
-    return "foreground" if segmenter.num_classes == 2 else "classes"
 
 
 def class_scores(report: Report) -> dict[str, float]:
@@ -196,7 +206,7 @@ class Validation:
         if isinstance(segmenter, LabelPropagation):
             return lock_on_scores(self.cfg, segmenter, self.videos, frames=frames)
         if isinstance(segmenter, ClassSegmenter):
-            protocol = load_protocol(self.cfg.evaluate.protocol or class_protocol(segmenter))
+            protocol = load_protocol(protocol_of(self.cfg, segmenter) or DISCOVERY)
             return class_scores(
                 evaluate_discovery(segmenter, self.videos, protocol=protocol, frames=frames, progress=False)
             )
