@@ -225,7 +225,7 @@ def _scored(
         protocol,
         sequences=truth.sequences,
         workers=session.config["benchmark"]["workers"],
-        ignore_extra_frames=session.config["benchmark"]["frames"] is not None,
+        ignore_extra_frames=session.config["benchmark"].get("frames") is not None,
         cache=session.folder / "scores" if truth.on_disk else None,
     )
 
