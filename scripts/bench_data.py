@@ -38,7 +38,7 @@ from vosssl.data.frame_cache import shared_frame_cache
 from vosssl.data.io import read_pixels
 from vosssl.data.sampling import ClipDataset, ClipLoader, Draw
 from vosssl.data.transforms import Compose, HorizontalFlip, RandomCrop, RandomResizedCrop, Resize, Transform
-from vosssl.data.video import open_video
+from vosssl.data.video import Video, open_video
 from vosssl.data.vos_clips import VosClips
 from vosssl.data.warps import cutie_video, stcn_video
 
@@ -127,7 +127,7 @@ def ours(dataset: FolderDataset | VosClips, name: str) -> dict[str, Loader]:
 
     def decode(turn: int) -> object:
         folder, names = folders[videos[turn % len(videos)].name]
-        count = dataset.num_frames
+        count = dataset.num_frames or len(names)
         start = random.Random(turn).randrange(len(names) - count)
         return [read_pixels(folder / name) for name in names[start : start + count]]
 
@@ -254,18 +254,18 @@ def measure_video(path: Path) -> None:
         )
 
 
-def read_all(video: object) -> int:
+def read_all(video: Video) -> int:
     """Iterates a video."""
-    return sum(1 for _ in video)  # type: ignore[attr-defined]
+    return sum(1 for _ in video)
 
 
-def read_clips(video: object) -> int:
+def read_clips(video: Video) -> int:
     """Reads clips from random places."""
     chance = random.Random(0)
-    length = len(video)  # type: ignore[arg-type]
+    length = len(video)
     for _ in range(60):
         start = chance.randrange(length - 40)
-        video.clip(range(start, start + 40, 5))  # type: ignore[attr-defined]
+        video.clip(range(start, start + 40, 5))
     return 60 * 8
 
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vosssl.clip import Clip
+from vosssl.data.sampling import Draw
 from vosssl.data.surfaces import ANGLE_BINS, LATTICE, atlas_of, draw_colours, draw_outlines, draw_textures
 from vosssl.data.video import Video, clip_video
 from vosssl.ops.noise import Numbers, mix
@@ -98,10 +99,10 @@ class SyntheticClips:
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, draw: int | tuple[int, int]) -> Clip:
+    def __getitem__(self, draw: Draw | int | tuple[int, int]) -> Clip:
         return self.__getitems__([draw])[0]
 
-    def __getitems__(self, draws: Sequence[int | tuple[int, int]]) -> list[Clip]:
+    def __getitems__(self, draws: Sequence[Draw | int | tuple[int, int]]) -> list[Clip]:
         """Many clips at once.
 
         Args:
@@ -121,7 +122,7 @@ class SyntheticClips:
             for clip in self._make(keys[start : start + GROUP], names[start : start + GROUP])
         ]
 
-    def keys(self, draws: Sequence[int | tuple[int, int]]) -> Tensor:
+    def keys(self, draws: Sequence[Draw | int | tuple[int, int]]) -> Tensor:
         """One 64-bit key per draw, even for training clips and odd for held-out ones.
 
         Args:
@@ -316,7 +317,7 @@ class SyntheticClips:
         return torch.stack([a * column - b * row + x, b * column + a * row + y], 2)
 
 
-def _pair(draw: int | tuple[int, int]) -> tuple[int, int]:
+def _pair(draw: Draw | int | tuple[int, int]) -> tuple[int, int]:
     return (draw, 0) if isinstance(draw, int) else (int(draw[0]), int(draw[1]))
 
 
