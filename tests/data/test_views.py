@@ -24,7 +24,7 @@ from vosssl.data.transforms import (
     planned,
 )
 from vosssl.data.video import FirstFrames, open_video
-from vosssl.data.views import View, Window, reduction, whole
+from vosssl.data.views import View, Window, reduction, seen_flow, whole
 
 NATIVE = (48, 64)
 
@@ -121,3 +121,20 @@ def test_the_beginning_of_a_video_is_seen_through_a_view_too(tmp_path: Path) -> 
     clip: Clip = video.clip([2], view=View(Window(1, 2, 10, 12), (10, 12)))
     assert clip.frames.shape == (1, 3, 10, 12)
     assert bool((clip.frames == 2).all())
+
+
+def test_flow_is_cropped_scaled_and_mirrored_with_its_frame() -> None:
+    flow = torch.arange(2 * 4 * 6, dtype=torch.float32).view(1, 2, 4, 6)  # x: 0..23, y: 24..47
+    cropped = seen_flow(flow, View(Window(1, 2, 2, 3), (2, 3)))
+    assert cropped[0, 0].tolist() == [[8, 9, 10], [14, 15, 16]]
+    assert cropped[0, 1].tolist() == [[32, 33, 34], [38, 39, 40]]
+    mirrored = seen_flow(flow, View(Window(1, 2, 2, 3), (2, 3), mirrored=True))
+    assert mirrored[0, 0].tolist() == [[-10, -9, -8], [-16, -15, -14]]  # to the right becomes to the left
+    assert mirrored[0, 1].tolist() == [[34, 33, 32], [40, 39, 38]]  # up and down stay
+    enlarged = seen_flow(
+        flow, View(Window(0, 0, 1, 2), (3, 4), mirrored=True)
+    )  # twice as wide, thrice as high
+    assert enlarged[0, 0].tolist() == [[-2, -2, 0, 0]] * 3
+    assert enlarged[0, 1].tolist() == [[75, 75, 72, 72]] * 3
+    assert flow[0, 0, 0, 1] == 1  # the flow that was given stays as it was
+    assert torch.equal(seen_flow(flow, whole((4, 6))), flow)
