@@ -125,5 +125,9 @@ def test_methods_that_need_labels_get_those_of_the_evaluation() -> None:
     with composed("hparam=vit_seg", "data=folder", "data.root=x", "method.network.num_classes=3") as cfg:
         changed = with_labels(cfg).data
         assert (changed.train.annotations, changed.train.binary) == ("Annotations", None)
+    with composed("hparam=vit_seg", "data=coco", "data.root=x") as cfg:
+        assert with_labels(cfg).data.train.annotations == "annotations/instances_train2017.json"
+    with composed("hparam=vit_seg", "data=burst", "data.root=x") as cfg:
+        assert with_labels(cfg).data.train.annotations is None
     with composed("hparam=slots", "data=folder", "data.root=x") as cfg:
         assert with_labels(cfg) is cfg

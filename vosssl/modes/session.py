@@ -235,8 +235,11 @@ def with_labels(cfg: DictConfig) -> DictConfig:
         return cfg
     changed: dict[str, Any] = {}
     if "annotations" in train and train.annotations is None:
-        of_val = (cfg.data.get("val") or {}).get("annotations")
-        changed["train.annotations"] = cfg.data.get("annotations") or of_val
+        val = cfg.data.get("val") or {}
+        same = val.get("images") == train.get("images")  # else they are labels of other videos
+        changed["train.annotations"] = cfg.data.get("annotations") or (
+            val.get("annotations") if same else None
+        )
     if cfg.method.network.get("num_classes", 2) == 2:
         parts = [part for part in ("train", "val") if cfg.data.get(part)]
         changed |= {f"{part}.binary": True for part in parts if cfg.data[part].get("binary", True) is None}
