@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,6 @@ from vosssl.data.annotations import listed_in
 from vosssl.data.check_files import JUNK
 from vosssl.data.folders import read_split
 from vosssl.data.listing import frames_below, holds_images, natural_order, near_entries
-
-_NEAR = 200  # folders that are looked into for a misplaced root
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,18 +127,6 @@ def _folders(folder: Path) -> list[str]:
             for entry in entries
             if entry.is_dir() and not entry.name.startswith(".") and entry.name not in JUNK
         ]
-
-
-def better_root(root: Path, below: str) -> Path | None:
-    """Where a folder `below` lies instead: in a folder of root, or above it; None when nowhere near."""
-    if not below:
-        return None
-    inside = (path for path in islice(root.glob("*/"), _NEAR))
-    deeper = (path for path in islice(root.glob("*/*/"), _NEAR))
-    for place in (*root.absolute().parents[:3], *sorted(inside), *sorted(deeper)):
-        if (place / below).is_dir():
-            return place
-    return None
 
 
 def same_folder_in_other_case(root: Path, below: str) -> Path | None:

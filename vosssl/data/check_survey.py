@@ -11,7 +11,6 @@ from vosssl.data.check_footage import video_files
 from vosssl.data.check_parts import (
     PartSpec,
     VideoFolders,
-    better_root,
     junk_below,
     same_folder_in_other_case,
     video_folders,
@@ -20,6 +19,7 @@ from vosssl.data.check_release import resolution_instead
 from vosssl.data.check_shards import Series, find_series, report_series, series_of
 from vosssl.data.check_tally import report_count, report_presence
 from vosssl.data.listing import archives_below, contents, frames_below, neighbours
+from vosssl.data.sequences import better_root
 
 
 @dataclass(frozen=True)

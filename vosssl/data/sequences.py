@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain, islice
 from pathlib import Path
 
 from vosssl.data.annotations import listed_in
@@ -18,6 +19,7 @@ from vosssl.data.listing import (
     neighbours,
 )
 
+_NEAR = 200  # folders that are looked into for a misplaced root
 Sequences = dict[str, list[str] | None]  # video -> names of its frames, None for all of them
 
 
@@ -38,10 +40,9 @@ def existing_folder(root: Path, below: str, *, argument: str) -> Path:
     if not root.is_dir():
         raise FileNotFoundError(f"no dataset at {root}: pass the folder it was unpacked to{neighbours(root)}")
     message = f"{root} holds no folder {below}, {contents(root)}"
-    parents = root.absolute().parents
-    for place in (*parents[:2], *sorted(root.glob("*/")), *sorted(root.glob("*/*/"))):
-        if (place / below).is_dir():
-            raise FileNotFoundError(f"{message}; {place} does: pass root={place}")
+    place = better_root(root, below)
+    if place is not None:
+        raise FileNotFoundError(f"{message}; {place} does: pass root={place}")
     if argument == "annotations":
         raise FileNotFoundError(f"{message}; pass annotations=null for footage without labels")
     found = frames_below(root)
@@ -53,6 +54,15 @@ def existing_folder(root: Path, below: str, *, argument: str) -> Path:
     raise FileNotFoundError(
         f"{message}; frames were found in {found}: pass images={where if where != '.' else repr('')}"
     )
+
+
+def better_root(root: Path, below: str) -> Path | None:
+    """Where a folder `below` lies instead: in a folder of root, or above it; None when nowhere near."""
+    if not below:
+        return None
+    inside = (sorted(islice(root.glob(pattern), _NEAR)) for pattern in ("*/", "*/*/"))
+    places = chain(root.absolute().parents[:3], *inside)
+    return next((place for place in places if (place / below).is_dir()), None)
 
 
 def chosen_sequences(
