@@ -6,16 +6,19 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from tests.data import miniatures
 from tests.data.damaged_layouts import davis, frame_cut_off, label_a_pixel_narrower
 from tests.data.movi_records import write_movi
 from tests.data.test_configs import TRAIN_LABELS, composed
-from tests.data.videos import write_sequence, write_video
+from tests.data.videos import SIZE, write_sequence, write_video
 from vosssl.__main__ import main
 from vosssl.data.check import check_dataset, quick
 from vosssl.data.check_findings import CheckReport
+from vosssl.data.check_parts import PartSpec
+from vosssl.data.io import write_labels
 from vosssl.data.release import Release
 from vosssl.modes.check import parts_of, report_text
 
@@ -75,6 +78,53 @@ def test_another_frame_rate_is_named(tmp_path: Path) -> None:
     (finding,) = [one for one in report.findings if one.code == "frame-rate"]
     assert "all frames (about 30 fps) are on disk" in finding.message
     assert any("train has 1 of 3,471 videos: training works" in one.message for one in report.findings)
+
+
+def test_frames_renumbered_at_the_release_s_rate_are_named(tmp_path: Path) -> None:
+    for name in ("ytvos2018", "ytvos2019"):
+        root = tmp_path / name
+        write_sequence(root / "train/JPEGImages/a", frames=27, annotations=root / "train/Annotations/a")
+        (finding,) = [one for one in checked(name, root, sample=1).findings if one.code == "frame-rate"]
+        assert "27 frames a video in steps of 1" in finding.message
+        assert "renumbered at 6 fps" in finding.message
+
+
+@pytest.mark.parametrize("name", ["lvos1", "lvos2"])
+def test_long_videos_at_6_fps_are_no_other_frame_rate(tmp_path: Path, name: str) -> None:
+    labels = tmp_path / "train" / "Annotations" / "a"
+    write_sequence(tmp_path / "train/JPEGImages/a", frames=90, annotations=labels, labelled=range(0, 90, 5))
+    report = checked(name, tmp_path, sample=1)
+    assert "frame-rate" not in {one.code for one in report.findings}
+    assert any("numbered one by one" in line and "90.0 a video" in line for line in report.release)
+
+
+@pytest.mark.parametrize("sample", [None, 1])
+def test_a_folder_per_object_is_an_object_however_few_frames_are_decoded(
+    tmp_path: Path, sample: int | None
+) -> None:
+    write_sequence(tmp_path / "sav_val/JPEGImages_24fps/a", frames=9)
+    (tmp_path / "sav_val/sav_val.txt").write_text("a")
+    labels = tmp_path / "sav_val/Annotations_6fps/a"
+    for folder, frames in (("000", (0, 4, 8)), ("001", (0, 4)), ("002", (8,))):
+        for number in frames:
+            write_labels(labels / folder / f"{number:05d}.png", torch.full(SIZE, 255, dtype=torch.uint8))
+    release = Release.from_dict(OmegaConf.to_container(composed("sav", None).release))
+    report = check_dataset(tmp_path, name="sav", release=release, sample=sample)
+    (part,) = [one for one in report.parts if one.name == "val"]
+    assert (part.objects, part.labelled) == (3, 3)
+    assert any(one.code == "objects-appear-later" for one in report.findings)
+    assert report.usable
+    (labels / "001" / "00000.png").write_bytes(b"cut off")
+    report = check_dataset(tmp_path, name="sav", release=release, sample=sample)
+    assert any(one.code == "unreadable-labels" for one in report.findings)
+
+
+def test_the_note_on_samples_says_what_was_done_with_video_files(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", frames=6)
+    video = PartSpec("train", images="", labels="none", more={"files": "video"})
+    report = check_dataset(tmp_path, parts=[video], sample=2)
+    (note,) = [one for one in report.findings if one.code == "sampled"]
+    assert note.message.startswith("only the ends of video files were decoded")
 
 
 def test_counts_of_another_release_name_it(tmp_path: Path) -> None:

@@ -83,10 +83,10 @@ def check_dataset(
         report.parts.append(tally.counts)
     describe_release(root, release, tallies, report)
     _report_other_release(name, release, others or {}, report)
-    if sample is not None:
-        report.add(
-            "note", "sampled", "", f"{sample} frames of each video were decoded; check.sample=null: all"
-        )
+    if sample is not None and report.parts:
+        files = all(part.kind == "files" for part in report.parts)
+        looked = "only the ends of video files" if files else f"{sample} frames of each video"
+        report.add("note", "sampled", "", f"{looked} were decoded; check.sample=null: all frames")
     report.sort()
     return report
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -129,14 +129,14 @@ def look_at_video(task: VideoTask) -> VideoFacts:
         facts.flaws.pop("folder-among-frames", None)  # FBMS-59: labels lie among the frames
     facts.frames = len(images)
     _look_at_names(images, facts)
-    labels: dict[str, str] = {}
+    labels: dict[str, list[str]] = {}
     if task.annotations is not None:
         labels = _label_files(task.annotations, facts)
         frames = {frame_name(name) for name in images}
         strangers = [] if task.chosen is not None else sorted(set(labels) - frames)
         for stranger in strangers:
-            facts.flaw("labels-without-frame", f"{task.name}/{labels[stranger]}")
-        labels = {name: file for name, file in labels.items() if name in frames}
+            facts.flaw("labels-without-frame", f"{task.name}/{labels[stranger][0]}")
+        labels = {name: files for name, files in labels.items() if name in frames}
         facts.labelled = len(labels)
         facts.first_labelled = bool(images) and frame_name(images[0]) in labels
     _decode(task, images, labels, facts)
@@ -172,20 +172,26 @@ def _listed(folder: Path, facts: VideoFacts, *, of_labels: bool) -> list[str]:
     return found
 
 
-def _label_files(folder: Path, facts: VideoFacts) -> dict[str, str]:
-    """Frame name -> label file, relative to the folder; of objects in folders of their own, the first."""
+def _label_files(folder: Path, facts: VideoFacts) -> dict[str, list[str]]:
+    """Frame name -> its label files, relative to the folder: one, or one in the folder of each object."""
     if not folder.is_dir():
         return {}
     names = _listed(folder, facts, of_labels=True)
-    found = {frame_name(name): name for name in names}
+    found = {frame_name(name): [name] for name in names}
     objects = facts.flaws.pop("folder-among-frames", None) if not found else None
-    if objects is not None:  # SA-V: a folder for each object
+    if objects is not None:  # SA-V, SegTrack v2
         for entry in sorted(path for path in folder.iterdir() if path.is_dir()):
             for name in sorted(os.listdir(entry)):
                 if name.lower().endswith(".png") and not name.startswith(JUNK):
-                    found.setdefault(frame_name(name), f"{entry.name}/{name}")
-        facts.kinds["folder per object"] += len(found)  # their ids are not told apart here
+                    found.setdefault(frame_name(name), []).append(f"{entry.name}/{name}")
+        facts.kinds["folder per object"] += len(found)
     return found
+
+
+def _objects_of(labels: Mapping[str, list[str]]) -> dict[str, int]:
+    """The folders of objects, numbered from 1; empty where labels hold ids."""
+    folders = {file.rpartition("/")[0] for files in labels.values() for file in files if "/" in file}
+    return {folder: number for number, folder in enumerate(sorted(folders, key=natural_order), 1)}
 
 
 def _look_at_names(images: Sequence[str], facts: VideoFacts) -> None:
@@ -209,8 +215,9 @@ def _look_at_names(images: Sequence[str], facts: VideoFacts) -> None:
             facts.flaw("gaps-in-frames", f"{facts.name} between {first} and {second}")
 
 
-def _decode(task: VideoTask, images: list[str], labels: dict[str, str], facts: VideoFacts) -> None:
+def _decode(task: VideoTask, images: list[str], labels: dict[str, list[str]], facts: VideoFacts) -> None:
     """Reads the frames and labels that were asked for."""
+    objects = _objects_of(labels)
     first_label = next((name for name in images if frame_name(name) in labels), None)
     places = _spread(len(images), task.sample)
     if first_label is not None:
@@ -225,25 +232,29 @@ def _decode(task: VideoTask, images: list[str], labels: dict[str, str], facts: V
             native = native or size
             if size != native:
                 facts.flaw("frames-of-several-sizes", f"{task.name}/{name} is {_words(size)}")
-        label = labels.get(frame_name(name))
-        if label is None or task.annotations is None:
+        if task.annotations is None:
             continue
-        path = task.annotations / label
-        if not task.plain or label.endswith(_OTHER_LABELS):
-            _look_at_coded(path, size, facts)
-            continue
-        binary = True if "/" in label else task.binary
-        ids = _look_at_labels(path, size, binary, facts, first=name == first_label)
-        if ids is None:
-            continue
-        if name == first_label:
-            facts.first_ids = frozenset(ids)
-        seen |= ids
-    facts.ids = frozenset(seen)
+        for label in labels.get(frame_name(name), ()):
+            path = task.annotations / label
+            if not task.plain or label.endswith(_OTHER_LABELS):
+                _look_at_coded(path, size, facts)
+                continue
+            number = objects.get(label.rpartition("/")[0])
+            binary = task.binary if number is None else True
+            ids = _look_at_labels(path, size, binary, facts, first=name == first_label)
+            if ids is None:
+                continue
+            if number is not None:
+                ids = {number} if ids else set()
+            if name == first_label:
+                facts.first_ids |= ids
+            seen |= ids
+    facts.ids = frozenset(seen.union(objects.values()))
     if native is not None and task.plain and task.annotations is not None and len(places) < len(images):
         looked = {frame_name(images[place]) for place in places}
         for name in sorted(labels.keys() - looked):
-            _compare_header(task.annotations / labels[name], native, facts)
+            for label in labels[name]:
+                _compare_header(task.annotations / label, native, facts)
 
 
 def _look_at_image(path: Path, facts: VideoFacts) -> Size | None:

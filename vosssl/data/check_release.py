@@ -77,27 +77,28 @@ def _numbering(tally: PartTally, report: CheckReport) -> str:
     step, videos = tally.steps.most_common(1)[0]
     mean = tally.counts.frames / tally.counts.videos
     how = "numbered one by one" if step == 1 else f"numbered in steps of {step}"
+    every_fifth = tally.spec.fps == 6 and tally.spec.more.get("step") == 5  # LVOS: 6 fps, one by one
     if step == 5:
         how += " (every fifth frame: 6 of 30 fps)"
-    elif step == 1 and tally.spec.fps == 6 and mean > _LONG:
+    elif step == 1 and every_fifth and mean > _LONG:
         how += " (all frames, about 30 fps)"
         report.add(
             "warning",
             "frame-rate",
             tally.spec.name,
             f"{mean:.0f} frames a video in steps of 1: all frames (about 30 fps) are on disk, the release "
-            f"has every "
-            "fifth (6 fps); strides and gaps in frames mean other times, numbers are not comparable",
+            "has every fifth (6 fps); strides and gaps in frames mean other times, numbers are not "
+            "comparable",
         )
-    elif step == 1 and tally.spec.fps == 6 and tally.spec.more.get("step") == 5:
+    elif step == 1 and every_fifth:
         how += " (6 fps, renumbered)"
         report.add(
             "warning",
             "frame-rate",
             tally.spec.name,
             f"{mean:.0f} frames a video in steps of 1, the first releases numbered in steps of 5: frames "
-            f"renumbered at "
-            "6 fps (the release was replaced in 2024); names in results and on the server may differ",
+            "renumbered at 6 fps (the release was replaced in 2024); names in results and on the server may "
+            "differ",
         )
     others = sum(tally.steps.values()) - videos
     mixed = f", {others:,} videos otherwise" if others else ""
