@@ -47,7 +47,7 @@ class ProjectionHead(nn.Module):
                 wait for each of them.
         """
         directions = F.normalize(self.mlp(tokens), dim=-1, eps=1e-6)
-        prototypes = self.prototypes
+        prototypes: Tensor = self.prototypes
         if frozen_prototypes:
             prototypes = prototypes.detach() + 0.0 * prototypes
         return directions @ F.normalize(prototypes, dim=-1).T

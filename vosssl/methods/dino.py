@@ -310,7 +310,8 @@ class Objective:
                 f"a batch has clips of {batch.frames.shape[1]} frames, expected the two large crops of "
                 "vosssl.data.multi_crop.MultiCrop"
             )
-        model: Dino = getattr(network, "module", network)  # the processes' wrapper hides it
+        # it may be wrapped, to exchange gradients, or compiled
+        model = next(part for part in network.modules() if isinstance(part, Dino))
         if step:
             model.follow(step, self.momentum(step - 1))
         crops = self.crops(batch, step, model.patch_size)
