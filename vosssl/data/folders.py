@@ -9,6 +9,7 @@ from typing import Literal
 
 from vosssl.data.annotations import Annotations, Kind, masklets_beside, open_source
 from vosssl.data.clips import VideoClips
+from vosssl.data.headers import MANY, index_of, read_headers
 from vosssl.data.label_sources import LabelOptions, LabelSource
 from vosssl.data.listing import (
     VIDEO_SUFFIXES,
@@ -150,6 +151,8 @@ class VideoFiles(VideoClips):
         transform: likewise.
         frame_cache: likewise.
         read_ahead: frames decoded ahead by a thread while a video is iterated.
+        index: a file that keeps what the video files say about themselves, so that they are opened once and
+            not at every start; "auto": of 200 files or more, beside downloads (`index_of`); None: no index.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -174,6 +177,7 @@ class VideoFiles(VideoClips):
         transform: Transform | None = None,
         frame_cache: int = 0,
         read_ahead: int = 2,
+        index: str | Path | None = "auto",
     ) -> None:
         self.root = given_root(root)
         files = _video_files(self.root / folder, sequences)
@@ -188,6 +192,8 @@ class VideoFiles(VideoClips):
             if annotations == "beside":
                 labels = _labels_beside(path, kind, options)
             videos.append(FileVideo(path, labels=labels, read_ahead=read_ahead))
+        if num_frames is not None and num_frames > 1:  # who is long enough has to be known now
+            _read_headers(videos, self.root / folder, index)
         if shared is not None and not any(video.labels.names for video in videos):
             raise ValueError(
                 f"none of {len(videos)} video files has labels in {shared.place}; pass annotations=null"
@@ -245,6 +251,17 @@ def _video_files(root: Path, sequences: Sequence[str] | None) -> list[Path]:
         found = contents(root) if root.is_dir() else f"found {root.name}"
         raise ValueError(f"no videos in {root}: expected files like a.mp4 or b.avi, {found}")
     return sorted(files, key=lambda path: natural_order(str(path)))
+
+
+def _read_headers(videos: Sequence[FileVideo], folder: Path, index: str | Path | None) -> None:
+    """Reads the headers of all files at once."""
+    many = len(videos) >= MANY
+    place = Path(index).expanduser() if index is not None and index != "auto" else None
+    if index == "auto" and many:
+        place = index_of(folder)
+    headers = read_headers([video.path for video in videos], index=place, progress=many)
+    for video in videos:
+        video.header = headers[video.path]
 
 
 def _labels_beside(path: Path, kind: Kind, options: LabelOptions) -> LabelSource | None:

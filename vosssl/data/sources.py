@@ -6,13 +6,13 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from vosssl.clip import VOID, Clip, Frame
 from vosssl.data.frame_cache import shared_frame_cache
+from vosssl.data.headers import Header, read_header
 from vosssl.data.io import image_size, read_pixels
 from vosssl.data.label_sources import LabelSource
 from vosssl.data.listing import LabelFiles, frame_name, image_names
@@ -253,14 +253,6 @@ class FolderVideo(Video):
             yield Frame(path.stem, image, None if labels is None else seen_labels(labels, view))
 
 
-class _Header(NamedTuple):
-    """What a video file says about itself; the number of frames may be wrong."""
-
-    size: Size
-    fps: float
-    frame_count: int
-
-
 class FileVideo(Video):
     """A video file, decoded in order; frames are named by their number, 00000 first.
 
@@ -284,17 +276,20 @@ class FileVideo(Video):
         self.path = Path(path)
         super().__init__(self.path.stem if name is None else name, size=size, read_ahead=read_ahead)
         self.labels: LabelSource = LabelFiles() if labels is None else labels
-        self._header: _Header | None = None
+        self._header: Header | None = None
         self._count: int | None = None
         self._timeline: Timeline | None = None
 
     @property
-    def header(self) -> _Header:
+    def header(self) -> Header:
         """What the file says about itself; read when first needed, since sets have many files."""
         if self._header is None:
-            with VideoReader(self.path) as reader:
-                self._header = _Header(reader.size, reader.fps, reader.frame_count or 0)
+            self._header = read_header(self.path)
         return self._header
+
+    @header.setter
+    def header(self, header: Header) -> None:
+        self._header = header
 
     @property
     def native_size(self) -> Size:
@@ -313,6 +308,10 @@ class FileVideo(Video):
     def labelled(self) -> Tensor | None:
         flags = torch.tensor([name in self.labels.names for name in self.frame_names])
         return flags if bool(flags.any()) else None
+
+    def read_labels(self, index: int) -> Tensor | None:
+        labels = self.labels.read(self.frame_names[index], self.native_size)
+        return None if labels is None else resize_labels(labels, self.size)
 
     def __len__(self) -> int:
         if self._count is None:

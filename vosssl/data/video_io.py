@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import errno
 import logging
+import threading
 from bisect import bisect_left
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -80,6 +82,31 @@ def _times(capture: cv2.VideoCapture) -> Iterator[float]:
         yield capture.get(cv2.CAP_PROP_POS_MSEC)
 
 
+class _Silence:
+    """How many threads want OpenCV to be silent: its log level is one for all."""
+
+    depth = 0
+    level = 0
+    lock = threading.Lock()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """OpenCV logs nothing; files may be opened in several threads at once."""
+    with _Silence.lock:
+        if _Silence.depth == 0:
+            _Silence.level = cv2.utils.logging.getLogLevel()
+            cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        _Silence.depth += 1
+    try:
+        yield
+    finally:
+        with _Silence.lock:
+            _Silence.depth -= 1
+            if _Silence.depth == 0:
+                cv2.utils.logging.setLogLevel(_Silence.level)
+
+
 class VideoReader:
     """Frames of a video file or a camera, decoded one at a time.
 
@@ -114,15 +141,11 @@ class VideoReader:
         """Opens from the start; the first frame is decoded at once: only that shows that it is readable."""
         if not isinstance(self.source, int) and not Path(self.source).is_file():
             raise FileNotFoundError(f"no video file {self.source}")
-        level = cv2.utils.logging.getLogLevel()
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the error below says it all
-        try:
+        with _quiet():  # the error below says it all
             self._capture = cv2.VideoCapture(
                 self.source if isinstance(self.source, int) else str(self.source)
             )
             ok, first = self._capture.read()
-        finally:
-            cv2.utils.logging.setLogLevel(level)
         self._ahead: np.ndarray | None = first if ok else None
         if not ok:
             self._capture.release()
