@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vosssl.ops.affinity import Matches, Shape, merge, read, top_matches
-from vosssl.ops.images import IMAGENET_MEAN, IMAGENET_STD
+from vosssl.ops.images import IMAGENET_MEAN, IMAGENET_STD, as_float
 from vosssl.ops.masks import labels_to_masks
-from vosssl.ops.resize import Size, resize_image, resize_labels, resize_masks
+from vosssl.ops.resize import Padding, Size, resize_image, resize_labels, resize_masks
 from vosssl.propagation.segmenter import Prompted, VideoSegmenter
 
 Fit = Literal["patches", "dino", "dinov3", "square"]
@@ -300,6 +300,11 @@ class LabelPropagation(VideoSegmenter):
 
     def _working_size(self, size: Size) -> Size:
         return fitted_side(size, self.size, fit=self.fit, multiple=self.multiple)
+
+    def _prepare(self, frame: Tensor, working: Size, padding: Padding) -> Tensor:
+        if self.fit == "dino":  # its program resizes with OpenCV, without antialiasing
+            return resize_masks(as_float(frame.to(self.device)), working)
+        return super()._prepare(frame, working, padding)
 
     def features(self, frame: Tensor) -> Tensor:
         """(h, w, D) unit-length features of a frame (3, H, W) in [0, 1]."""
