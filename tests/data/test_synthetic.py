@@ -115,3 +115,18 @@ def test_impossible_requests_are_refused() -> None:
             SyntheticClips(**options)  # type: ignore[arg-type]
     with pytest.raises(IndexError, match="clip 3 of 3"):
         SyntheticClips(count=3)[3]
+
+
+def test_objects_may_look_alike_and_nothing_else_changes() -> None:
+    usual = SyntheticClips(count=2, frames=2, objects=(3, 3))[1]
+    alike = SyntheticClips(count=2, frames=2, objects=(3, 3), alike=True)[1]
+    assert usual.labels is not None and alike.labels is not None
+    ground = (usual.labels == 0) & (alike.labels == 0)
+    # a pixel of the ground may blend with an object's edge
+    same = (usual.frames == alike.frames).all(dim=1)[ground].float().mean()
+    assert same > 0.9
+    means = [
+        alike.frames[0].float().permute(1, 2, 0)[alike.labels[0] == number].mean(0) for number in (1, 2, 3)
+    ]
+    spread = torch.stack(means).std(dim=0).max()
+    assert spread < 40, "colours of one palette"

@@ -47,6 +47,7 @@ from vosssl.modes.session import (
     require_segmenter,
     start,
 )
+from vosssl.propagation.segmenter import VideoSegmenter
 
 log = logging.getLogger(__name__)
 
@@ -231,6 +232,8 @@ def _scored(
 
 
 def _label_video(opened: Opened, task: Task, protocol: EvalProtocol) -> LabelVideo:
+    if not isinstance(opened.segmenter, VideoSegmenter):
+        return opened.segmenter
     if task == "lock_on":
         return follow_protocol(opened.segmenter, protocol)
     return follow(opened.segmenter, prompt_first=opened.segmenter.needs_prompt)

@@ -192,7 +192,8 @@ def create_segmenter(
         options_by_name: the segmenter's options by their official names.
 
     Returns:
-        The segmenter, ready for the first frame.
+        The segmenter, ready for the first frame; of a method that looks at the whole video first, an
+        `OfflineSegmenter`: a function from videos to labelled frames.
 
     Raises:
         ValueError: unknown model or option, or weights that do not fit.

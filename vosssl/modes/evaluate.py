@@ -133,6 +133,10 @@ def evaluated(
     if task == "lock_on" and isinstance(segmenter, VideoSegmenter):
         rules = protocol or cfg.data.get("protocol") or LOCK_ON
         return evaluate_lock_on(segmenter, videos, protocol=rules, frames=frames)
+    if task == "lock_on":
+        raise ValueError(
+            f"{cfg.method.name} finds objects itself and takes no masks: evaluate.task=discovery"
+        )
     raise ValueError(f"evaluate.task is {task!r}, expected discovery or lock_on")
 
 

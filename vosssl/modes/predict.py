@@ -20,12 +20,13 @@ from vosssl.data.annotations import masklets_beside
 from vosssl.data.files import atomic_write
 from vosssl.data.io import read_labels, write_labels
 from vosssl.data.listing import labels_beside
-from vosssl.data.video import Video, open_video
+from vosssl.data.video import FirstFrames, Video, open_video
 from vosssl.data.video_io import VideoWriter
 from vosssl.engine.drawing import overlay
 from vosssl.engine.prompting import FirstMasks, can_take_late_objects
 from vosssl.modes.session import require_segmenter, segmenter_of, start
 from vosssl.ops.masks import object_ids
+from vosssl.propagation.discover_and_track import OfflineSegmenter
 from vosssl.propagation.segmenter import VideoSegmenter
 
 log = logging.getLogger(__name__)
@@ -143,7 +144,7 @@ def read_prompt(path: str, video: Video, binary: bool) -> Tensor:
 
 
 def predict(
-    segmenter: VideoSegmenter,
+    segmenter: VideoSegmenter | OfflineSegmenter,
     video: Video,
     folder: Path,
     *,
@@ -152,7 +153,7 @@ def predict(
     limit: int | None = None,
     with_overlay: bool = True,
 ) -> dict[str, Any]:
-    """Segments one video online and writes what it finds.
+    """Segments one video and writes what it finds, frame by frame.
 
     Args:
         segmenter: any model.
@@ -166,7 +167,6 @@ def predict(
     Returns:
         The report: frames, speed, and for each object its number of frames and mean area in [0, 1].
     """
-    segmenter.reset()
     areas: dict[int, list[float]] = {}
     written = folder / "labels" / video.name
     written.mkdir(parents=True, exist_ok=True)
@@ -178,11 +178,7 @@ def predict(
                 VideoWriter(folder / f"{video.name}.mp4", fps=getattr(video, "fps", 0.0) or 25.0)
             )
         try:
-            for frame in limited(video, limit):
-                if prompts is None:
-                    labels = segmenter.step(frame.image, prompt if count == 0 else None)
-                else:
-                    labels = prompts.step(segmenter, frame)
+            for frame, labels in labelled(segmenter, video, prompt=prompt, prompts=prompts, limit=limit):
                 write_labels(written / f"{frame.name}.png", labels)
                 if writer is not None:
                     writer.write(overlay(frame.image, labels))
@@ -210,12 +206,37 @@ def predict(
     }
 
 
+def labelled(
+    segmenter: VideoSegmenter | OfflineSegmenter,
+    video: Video,
+    *,
+    prompt: Tensor | None,
+    prompts: FirstMasks | None,
+    limit: int | None,
+) -> Iterator[tuple[Frame, Tensor]]:
+    """The frames of a video with (H, W) labels, by a model of either kind; see `predict`.
+
+    Raises:
+        ValueError: a prompt for a model that takes none.
+    """
+    if not isinstance(segmenter, VideoSegmenter):
+        if prompt is not None or prompts is not None:
+            raise ValueError(f"{type(segmenter).__name__} finds objects itself; leave predict.prompt out")
+        known = video if limit is None or not has_end(video) else FirstFrames(video, limit)
+        total = len(known) if has_end(known) else None
+        yield from tqdm(segmenter(known), total=total, unit="frame", desc=video.name)
+        return
+    segmenter.reset()
+    for count, frame in enumerate(limited(video, limit)):
+        if prompts is None:
+            yield frame, segmenter.step(frame.image, prompt if count == 0 else None)
+        else:
+            yield frame, prompts.step(segmenter, frame)
+
+
 def limited(video: Video, limit: int | None) -> Iterator[Frame]:
     """The frames of a video, at most `limit`, with a progress bar; a camera's length is unknown."""
-    try:
-        total: int | None = len(video)
-    except TypeError:
-        total = None
+    total: int | None = len(video) if has_end(video) else None
     if limit is not None:
         total = limit if total is None else min(limit, total)
     with tqdm(total=total, unit="frame", desc=video.name) as bar:
@@ -224,3 +245,12 @@ def limited(video: Video, limit: int | None) -> Iterator[Frame]:
                 return
             yield frame
             bar.update()
+
+
+def has_end(video: Video) -> bool:
+    """Whether a video's length is known; a camera's is not."""
+    try:
+        len(video)
+    except TypeError:
+        return False
+    return True

@@ -197,6 +197,9 @@ def segmenter_of(
         session: the run.
         network: the method's network; None constructs it with the weights of the run.
         frozen: whether the network is put into evaluation mode for good; False leaves that to a trainer.
+
+    Returns:
+        The segmenter; of a method that looks at whole videos an `OfflineSegmenter`.
     """
     method = require_segmenter(cfg)
     trusted_only = from_checkpoint("method")

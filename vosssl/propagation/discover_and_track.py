@@ -66,11 +66,11 @@ class Anchor(NamedTuple):
     """A frame whose objects are known.
 
     Attributes:
-        index: number of the frame in the video.
+        frame: its number in the video.
         labels: (h, w) uint8 ids on the grid of patches.
     """
 
-    index: int
+    frame: int
     labels: Tensor
 
 
@@ -115,7 +115,7 @@ class DiscoverAndTrack:
         tracker: SlotTracker,
         propagation: LabelPropagation,
         *,
-        spacing: int = 24,
+        spacing: int = 8,
         overlap: float = 0.3,
         background: Background | None = None,
         smallest: float = 0.002,
@@ -230,8 +230,8 @@ class DiscoverAndTrack:
         """
         before = anchors[number - 1] if number else None
         after = anchors[number] if number < len(anchors) else None
-        start = before.index if before else 0
-        stop = after.index + 1 if after else length
+        start = before.frame if before else 0
+        stop = after.frame + 1 if after else length
         if start == stop - 1 and not before:
             return []
         features = [self._features(frame) for frame in self._frames(video, range(start, stop))]
@@ -289,7 +289,7 @@ class _Ids:
 
 
 def discover_and_track(
-    video: Video, tracker: SlotTracker, propagation: LabelPropagation, *, spacing: int = 24
+    video: Video, tracker: SlotTracker, propagation: LabelPropagation, *, spacing: int = 8
 ) -> Iterator[Tensor]:
     """Labels a whole video without any given label; see `DiscoverAndTrack`, which has more options.
 
@@ -312,7 +312,7 @@ def slots_discover_and_track(
     output: Output = "attention",
     size: int | Size | None = 64,
     num_slots: int | None = None,
-    spacing: int = 24,
+    spacing: int = 8,
     overlap: float = 0.3,
     area: float = Background().area,
     border: float = Background().border,

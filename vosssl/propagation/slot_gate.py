@@ -59,7 +59,7 @@ def slot_gated_propagation(
     *,
     backbone: nn.Module | None = None,
     backbone_weights: str | Path | None = None,
-    gate_strength: float = 1.0,
+    gate_strength: float = 0.5,
     output: Output = "attention",
     slot_size: int | Size | None = 64,
     num_slots: int | None = None,
@@ -77,7 +77,7 @@ def slot_gated_propagation(
         network: the slots.
         backbone: a ViT that gives the features instead (`size` and `multiple` are then its).
         backbone_weights: of it; a known name or a path. None: as it is.
-        gate_strength: exponent of the agreement; 0 switches the gate off.
+        gate_strength: exponent of the agreement; 0 switches the gate off, 1 trusts the slots as they are.
         output: which masks of the slots.
         slot_size: of the slots' frames.
         num_slots: None for the network's own number.
