@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections.abc import Sequence
 
 import pytest
 import torch
 
 from vosssl.clip import Batch, Clip
 from vosssl.data.sampling import ClipLoader, Draw, Mix
-from vosssl.data.transforms import RandomCrop
+from vosssl.data.sources import ClipVideo
+from vosssl.data.transforms import ColourJitter, Compose, HorizontalFlip, RandomCrop
 from vosssl.data.video import clip_video
+from vosssl.data.views import View, whole
 from vosssl.data.vos_clips import ClipPlan, VosClips, curriculum, draw_frames, draw_gaps
 from vosssl.data.warps import cutie_video
+from vosssl.ops.resize import Size
 
 
 def made(
@@ -167,6 +171,33 @@ def test_a_crop_without_the_object_is_drawn_anew() -> None:
         clip = dataset[Draw(0, seed)]
         assert clip.labels is not None
         assert clip.num_objects == len(set(clip.labels[0].unique().tolist()) - {0}) > 0
+
+
+def test_only_the_window_of_a_crop_is_decoded_and_whole_frames_once() -> None:
+    views: list[View | None] = []
+
+    class Recorded(ClipVideo):
+        def clip(
+            self, indices: Sequence[int], *, size: Size | int | None = None, view: View | None = None
+        ) -> Clip:
+            if view is not None:  # reading labels asks for no view
+                views.append(view)
+            return super().clip(indices, size=size, view=view)
+
+    video = Recorded(made(9, size=(12, 16)))
+    cropped = VosClips([video], transform=Compose([RandomCrop((2, 16)), HorizontalFlip()]))
+    for seed in range(10):
+        views.clear()
+        clip = cropped[Draw(0, seed)]
+        assert clip.frames.shape == (3, 3, 2, 16)
+        assert views and all(view is not None and view.size == (2, 16) for view in views)
+        assert views[-1] is not None and views[-1].window.top == 0  # where the object is
+    views.clear()
+    blind = VosClips([video], transform=Compose([ColourJitter(), RandomCrop((2, 4))]))
+    for seed in range(10):
+        blind[Draw(0, seed)]
+    proposals = len(views)
+    assert views == [whole((12, 16))] * proposals
 
 
 def test_frames_without_labels_are_left_out() -> None:

@@ -15,7 +15,8 @@ from vosssl.data.clips import described, videos_fingerprint
 from vosssl.data.objects import EVERY_PIXEL, AreaRule, Others, shuffled, target_ids, with_targets
 from vosssl.data.sampling import Draw, as_draw, generator_of, mixed_seed
 from vosssl.data.sources import Video, fitted_size
-from vosssl.data.transforms import Transform
+from vosssl.data.transforms import Transform, planned
+from vosssl.data.views import View, whole
 from vosssl.ops.resize import Size, resize_labels
 
 log = logging.getLogger(__name__)
@@ -67,8 +68,8 @@ class VosClips:
     ends near the ends of short videos too often), and know frames without objects from lists in the code.
 
     Args:
-        videos: what to draw from, or a dataset that has `videos()`. Frames without labels are left out, and
-            videos with fewer labelled frames than num_frames.
+        videos: what to draw from, or a dataset that has `videos()`, whose `frame_cache` holds here too.
+            Frames without labels are left out, and videos with fewer labelled frames than num_frames.
         num_frames: T; STCN trains on 3, XMem and Cutie on 8 (on 3 made from one picture before).
         max_jump: largest distance between neighbouring frames, or pairs (step, distance) from step 0 on: a
             curriculum.
@@ -176,10 +177,7 @@ class VosClips:
             ValueError: no frame with a target was found.
         """
         for proposal in self._proposals(draw):
-            needed = proposal.frames if self.rule != EVERY_PIXEL else proposal.frames[:1]
-            objects = self._preferred(
-                proposal, torch.stack([self._read_labels(proposal.video, frame) for frame in needed])
-            )
+            objects = self._preferred(proposal, self._labels_of(proposal))
             if objects:
                 return ClipPlan(proposal.video, proposal.frames, tuple(objects))
         raise self._no_target(draw)
@@ -188,17 +186,13 @@ class VosClips:
         for proposal in self._proposals(draw):
             if (proposal.video, proposal.frames[0]) in self._empty:
                 continue
-            clip = self._videos[proposal.video].clip(proposal.frames, size=self._clip_size)
-            assert clip.labels is not None
-            objects = self._preferred(proposal, clip.labels)
+            labels = self._labels_of(proposal)
+            objects = self._preferred(proposal, labels)
             if not objects:
-                if not target_ids(clip.labels[:1]):
+                if not target_ids(labels[:1]):
                     self._empty.add((proposal.video, proposal.frames[0]))
                 continue
-            for attempt in range(CROPS if self.transform is not None else 1):
-                changed = clip
-                if self.transform is not None:
-                    changed = self.transform(clip, generator_of(mixed_seed(proposal.seed, 1, attempt)))
+            for changed in self._changed(proposal):
                 found = with_targets(
                     changed, objects, max_objects=self.max_objects, others=self.others, rule=self.rule
                 )
@@ -206,16 +200,34 @@ class VosClips:
                     return found
         raise self._no_target(draw)
 
+    def _changed(self, proposal: _Proposal) -> Iterator[Clip]:
+        """The frames of a proposal as the transform changes them, drawn anew every time."""
+        video = self._videos[proposal.video]
+        seen: View | None = None
+        for attempt in range(CROPS if self.transform is not None else 1):
+            generator = generator_of(mixed_seed(proposal.seed, 1, attempt))
+            start = whole(video.native_size, self._size_of(video))
+            view, rest = planned(self.transform, start, generator)  # a crop is decided before decoding
+            if view != seen:  # the whole frame is decoded once
+                clip, seen = video.clip(proposal.frames, view=view), view
+            yield clip if rest is None else rest(clip, generator)
+
     def _preferred(self, proposal: _Proposal, labels: Tensor) -> list[int]:
         """The targets among the labels (T, H, W) of a proposal, in a random order."""
         return shuffled(target_ids(labels, rule=self.rule), generator_of(mixed_seed(proposal.seed, 0)))
 
-    def _read_labels(self, video: int, frame: int) -> Tensor:
-        source = self._videos[video]
-        labels = source.read_labels(frame)
-        assert labels is not None
-        size = source.size if self._clip_size is None else fitted_size(source.native_size, self._clip_size)
-        return resize_labels(labels, size)
+    def _labels_of(self, proposal: _Proposal) -> Tensor:
+        """(T, H, W) labels that decide about targets: of the first frame, or of all where the rule asks."""
+        video = self._videos[proposal.video]
+        found = []
+        for frame in proposal.frames if self.rule != EVERY_PIXEL else proposal.frames[:1]:
+            labels = video.read_labels(frame)
+            assert labels is not None
+            found.append(resize_labels(labels, self._size_of(video)))
+        return torch.stack(found)
+
+    def _size_of(self, video: Video) -> Size:
+        return video.size if self._clip_size is None else fitted_size(video.native_size, self._clip_size)
 
     def _no_target(self, draw: Draw | int) -> ValueError:
         index = as_draw(draw).index
