@@ -13,9 +13,11 @@ from tests.data.videos import write_dataset, write_sequence, write_video
 from vosssl.clip import Frame
 from vosssl.data.folders import FolderDataset
 from vosssl.data.frame_cache import FrameCache, frame_bytes, shared_frame_cache
+from vosssl.data.image_folders import ImageDataset
 from vosssl.data.sampling import Draw
 from vosssl.data.transforms import Compose, HorizontalFlip, RandomResizedCrop
 from vosssl.data.video import open_video
+from vosssl.data.vos_clips import VosClips
 
 
 def frame(value: int) -> Frame:
@@ -104,6 +106,22 @@ def test_clips_are_the_same_with_a_cache_and_the_second_time_decode_nothing(tmp_
     counts = shared_frame_cache().counts
     assert counts.misses <= 14  # every frame once
     assert counts.hits >= 2 * 3 * len(draws) - 14
+
+
+def test_images_and_training_clips_of_their_videos_are_kept_too(tmp_path: Path) -> None:
+    root = write_dataset(tmp_path, {"a": 6})
+    images = ImageDataset(root, images="JPEGImages/480p/a", num_frames=1, frame_cache=1 << 20)
+    for _ in range(2):
+        assert images[2].frames.shape[0] == 1
+    assert shared_frame_cache().counts[:2] == (1, 1)
+    shared_frame_cache().clear()
+    videos = FolderDataset(
+        root, images="JPEGImages/480p", annotations="Annotations/480p", frame_cache=1 << 20
+    )
+    clips = VosClips(videos, num_frames=3)
+    for seed in range(20):
+        assert torch.equal(clips[Draw(0, seed)].frames, clips[Draw(0, seed)].frames)
+    assert shared_frame_cache().counts.misses == 6
 
 
 def test_a_budget_of_a_few_frames_changes_no_clip(tmp_path: Path) -> None:

@@ -26,10 +26,11 @@ class ImageDataset(VideoClips):
         binary: see LabelOptions.
         on_wrong_size: likewise.
         ids: likewise; `auto` is `instance` here, since images have no tracks.
-        num_frames: see VideoClips, as are clips_per_video, size and transform.
+        num_frames: see VideoClips, as are clips_per_video, size, transform and frame_cache.
         clips_per_video: likewise.
         size: likewise.
         transform: likewise.
+        frame_cache: likewise.
 
     Raises:
         FileNotFoundError: no such root, folder or file; says what is there.
@@ -49,6 +50,7 @@ class ImageDataset(VideoClips):
         clips_per_video: int = 1,
         size: Size | int | None = None,
         transform: Transform | None = None,
+        frame_cache: int = 0,
     ) -> None:
         self.root = given_root(root)
         folder = existing_folder(self.root, images, argument="images")
@@ -66,6 +68,7 @@ class ImageDataset(VideoClips):
             clips_per_video=clips_per_video,
             size=size,
             transform=transform,
+            frame_cache=frame_cache,
         )
 
 

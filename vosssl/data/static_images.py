@@ -43,7 +43,7 @@ class StaticImages:
 
     The sets of STCN and Cutie: `fss` (a folder per class), `DUTS-TR`, `DUTS-TE`, `ecssd`, `BIG_small` and
     `HRSOD_small`; images and masks lie side by side, `1.jpg` and `1.png`. Whoever has masks in a folder of
-    their own passes `masks`.
+    their own passes `masks`. There is no `frame_cache`, since an epoch reads a picture about once.
 
     Args:
         root: folder of the sets, "~" is the home folder.
