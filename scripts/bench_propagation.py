@@ -1,11 +1,12 @@
 """Label propagation with ViT-S/16: time and memory, ours beside the official DINO program, one run.
 
     python scripts/bench_propagation.py FRAMES MASK [--frames 20] [--official DINO] [--threads 2]
-    python scripts/bench_propagation.py FRAMES MASK --size 96 --frames 5000      # flat memory: frames go round
+    python scripts/bench_propagation.py FRAMES MASK --size 96 --frames 5000    # memory stays flat
 
-FRAMES is a folder of JPEGs, MASK the label PNG of the first one (0/255 is taken as one object), DINO a checkout of
-facebookresearch/dino. Every row runs in a process of its own, with the same random weights; memory is the peak above
-the process with its network loaded. Equal pixels compares label PNGs with those of the first row.
+FRAMES is a folder of JPEGs (played again and again where it is short), MASK the label PNG of the first one
+(0/255 is taken as one object), DINO a checkout of facebookresearch/dino. Every row runs in a process of its
+own, with the same random weights; memory is the peak above the process with its network loaded. Equal pixels
+compares label PNGs with those of the first row.
 """
 
 from __future__ import annotations
@@ -121,7 +122,9 @@ def official_run(options: argparse.Namespace, clock: dict[str, float]) -> Callab
         palette = torch.arange(768, dtype=torch.uint8).numpy()
         first = program.to_one_hot(small)
         with torch.no_grad():
-            program.eval_video_tracking_davis(program.args, network, paths, "", first, labels.numpy(), palette)
+            program.eval_video_tracking_davis(
+                program.args, network, paths, "", first, labels.numpy(), palette
+            )
         clock["propagation"] = clock.pop("whole") - clock["features"] * (len(paths) - 1) / len(paths)
 
     return run
@@ -175,9 +178,7 @@ def memory_mb(field: str) -> float:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("folder", help="JPEG frames")
     made.add_argument("mask", help="label PNG of the first frame")
     made.add_argument("--frames", type=int, default=20)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from vosssl.propagation.label_propagation import Attend
+from vosssl.propagation.source_memory import Attend
 from vosssl.propagation.soft_labels import SoftLabels, fuse, rename_rows, renamed, spread
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vosssl.ops.masks import labels_to_masks, masks_to_labels, object_ids
-from vosssl.propagation.label_propagation import Attend, SourceMemory, propagate
+from vosssl.propagation.source_memory import Attend, SourceMemory, propagate
 
 
 class SoftLabels(NamedTuple):
