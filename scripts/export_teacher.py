@@ -1,4 +1,4 @@
-"""The teacher's ViT of a DINO run as weights of method=dino-tiny: float16, without heads, student and mask token.
+"""The teacher's ViT of a DINO run as weights of method=dino-tiny: float16, without heads and mask token.
 
 python scripts/export_teacher.py runs/dino_tiny/TIME/last.ckpt vosssl/weights/dino-tiny.pt
 """
@@ -16,7 +16,9 @@ from vosssl.engine import checkpoint
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("checkpoint", type=Path, help="last.ckpt of a run of vosssl.methods.dino")
     parser.add_argument("weights", type=Path, help="the file to write")
     arguments = parser.parse_args()
