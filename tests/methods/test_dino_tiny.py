@@ -1,4 +1,4 @@
-"""The ViT that comes with the library: it loads by its name and follows masks better than an untrained one."""
+"""The ViT that comes with the library: it loads by its name and beats an untrained one."""
 
 from __future__ import annotations
 
