@@ -182,8 +182,10 @@ def _similarities(target: Tensor, sources: Tensor, tile: _Tile) -> Tensor:
         tile.source_rows.start : tile.source_rows.stop,
         tile.source_columns.start : tile.source_columns.stop,
     ]
-    products = here @ there.flatten(0, 2).T  # (n, D) @ (D, S * y * x)
-    return products.float().view(len(here), *there.shape[:3])
+    products = here.new_empty(len(here), *there.shape[:3], dtype=torch.float32)
+    for place, source in enumerate(there):  # one at a time: their windows would all be copied at once else
+        products[:, place] = (here @ source.flatten(0, 1).T).view(len(here), *source.shape[:2])
+    return products
 
 
 def _outside(tile: _Tile, radius: float, shape: Shape, like: Tensor) -> Tensor | None:
