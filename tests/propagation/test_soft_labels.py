@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from vosssl.propagation.source_memory import Attend
 from vosssl.propagation.soft_labels import SoftLabels, fuse, rename_rows, renamed, spread
+from vosssl.propagation.source_memory import Attend
 
 
 def test_spread_follows_labels_through_features() -> None:
