@@ -14,7 +14,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-import cv2
 import torch
 from tqdm import tqdm
 
@@ -325,7 +324,6 @@ class _Pool:
 def _start_worker() -> None:
     """Workers are the parallelism; what decoders print about damaged files is reported as findings."""
     torch.set_num_threads(1)
-    cv2.setNumThreads(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 

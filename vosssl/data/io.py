@@ -22,6 +22,8 @@ from vosssl.data.label_fit import fit_labels
 from vosssl.data.palette import davis_palette, ids_of_colours
 from vosssl.data.png import unfiltered_indices
 
+cv2.setNumThreads(0)  # its threads do not survive a fork: workers would wait for them for ever
+
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 _REDUCED = {
