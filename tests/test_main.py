@@ -46,7 +46,7 @@ def test_without_a_mode_the_guide_is_printed(capsys: pytest.CaptureFixture[str])
             ["mode=train", "hparam=slots", "method.network.num_slotz=3"],
             "did you mean method.network.num_slots",
         ),
-        (["mode=train", "hparam=slots", "data=nonsense"], "there is burst, coco, davis16"),
+        (["mode=train", "hparam=slots", "data=nonsense"], "there is burst, coco, crops_224"),
         (["mode=train", "hparam=slots", "train.steps=many"], "expected a whole number"),
         (["mode=train", "hparam=slots", "seed=0,1"], "--multirun"),
         (["mode=train", "hparam=[slots"], "cannot be read"),
