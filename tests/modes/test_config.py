@@ -83,6 +83,23 @@ def test_a_checkpoint_is_the_base_of_a_run_that_resumes_it(checkpoint: Path) -> 
     assert config.offer_saved_config(["mode=train"]) == ["mode=train"]
 
 
+def test_a_resumed_run_is_evaluated_as_its_recipe_says(checkpoint: Path, tmp_path: Path) -> None:
+    def change(saved):
+        saved["evaluate"] |= {"task": "lock_on", "protocol": "davis16-val", "limit": 1}
+
+    resume = f"resume={with_config(checkpoint, tmp_path / 'a.ckpt', change)}"
+    expected = {
+        (): ("lock_on", "davis16-val"),
+        ("evaluate.task=discovery", "evaluate.protocol=null"): ("discovery", None),
+        ("data=synthetic",): ("lock_on", None),  # a protocol is of its data
+        ("hparam=slots",): ("discovery", None),
+    }
+    for more, (task, protocol) in expected.items():
+        with composed(*config.offer_saved_config(["mode=eval", resume, *more])) as cfg:
+            assert (cfg.evaluate.task, cfg.evaluate.protocol) == (task, protocol), more
+            assert cfg.evaluate.limit is None
+
+
 @pytest.mark.parametrize("value", ["${oc.env:HOME}", "a ${data.root}", "${data.root}${oc.env:HOME}"])
 def test_a_checkpoint_that_would_read_this_machine_is_refused(
     value: str, checkpoint: Path, tmp_path: Path

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from vosssl.engine import checkpoint
 
 RECIPE = ("train", "optimizer", "schedule", "seed", "first_stage")  # what a run takes over from a checkpoint
+EVALUATION = ("task", "protocol")  # and of how it was evaluated; a protocol only with the data it is of
 SAVED = "from_checkpoint"  # the group option under which a checkpoint's own configuration is offered
 FOLDER_FLAGS = ("--config-dir", "-cd")
 NULLABLE: Mapping[str, type] = {  # keys whose default is null, and what they are otherwise
@@ -155,6 +156,10 @@ def offer_saved_config(arguments: Sequence[str]) -> list[str]:
     saved = saved_config(str(path))
     store = ConfigStore.instance()
     recipe = {key: saved[key] for key in RECIPE if key in saved}
+    evaluated = saved.get("evaluate")
+    if isinstance(evaluated, dict):
+        kept = EVALUATION[: 1 if chosen(arguments, "data") else None]
+        recipe["evaluate"] = {key: evaluated[key] for key in kept if key in evaluated}
     extra = []
     for group, node in (("method", saved.get("method")), ("data", saved.get("data")), ("hparam", recipe)):
         if node and chosen(arguments, group) is None:
