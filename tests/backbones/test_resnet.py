@@ -42,6 +42,22 @@ def test_reflected_borders_leave_a_constant_picture_constant() -> None:
     assert not torch.allclose(zeros, zeros[..., :1, :1].expand_as(zeros), atol=1e-3)
 
 
+@torch.no_grad()
+def test_a_pyramid_ends_in_the_map_and_masks_are_further_channels() -> None:
+    network = ResNet(
+        BasicBlock, blocks=(1, 1, 1), width=4, in_channels=5, bias=True, first_stage="res2"
+    ).eval()
+    keys = list(network.state_dict())
+    assert keys[:2] == ["conv1.weight", "conv1.bias"] and "res2.0.conv1.bias" in keys
+    assert network.conv1.weight.shape == (4, 5, 7, 7) and not network.conv1.bias.any()
+    images = torch.randn(2, 5, 32, 48)
+    maps = network.pyramid(images)
+    assert [tuple(each.shape) for each in maps] == [(2, 4, 8, 12), (2, 8, 4, 6), (2, 16, 2, 3)]
+    assert network.widths == [4, 8, 16] and torch.equal(maps[-1], network(images))
+    again = network.pyramid_behind(network.conv1(images))
+    assert all(torch.equal(one, other) for one, other in zip(maps, again, strict=True))
+
+
 def test_five_stages_are_refused() -> None:
     with pytest.raises(ValueError, match="one to four stages"):
         ResNet(BasicBlock, blocks=(1, 1, 1, 1, 1), strides=(1, 1, 1, 1, 1))

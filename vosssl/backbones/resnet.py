@@ -1,6 +1,7 @@
 """Residual networks with torchvision's names, as maps of features: no pooling, no classifier.
 
-CRW needs strides of 1 in the last stages and reflected borders; others take the plain network.
+CRW needs strides of 1 in the last stages and reflected borders; STCN and Cutie the maps of the first three
+stages, and masks beside the picture's channels; others take the plain network.
 """
 
 from __future__ import annotations
@@ -21,17 +22,20 @@ class BasicBlock(nn.Module):
         width: of the output.
         stride: of the first convolution.
         border: what convolutions see outside the picture.
+        bias: whether convolutions have one.
     """
 
     expansion = 1
 
-    def __init__(self, channels: int, width: int, *, stride: int = 1, border: Border = "zeros") -> None:
+    def __init__(
+        self, channels: int, width: int, *, stride: int = 1, border: Border = "zeros", bias: bool = False
+    ) -> None:
         super().__init__()
-        self.conv1 = _convolution(channels, width, 3, stride=stride, border=border)
+        self.conv1 = _convolution(channels, width, 3, stride=stride, border=border, bias=bias)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = _convolution(width, width, 3, border=border)
+        self.conv2 = _convolution(width, width, 3, border=border, bias=bias)
         self.bn2 = nn.BatchNorm2d(width)
-        self.downsample = _shortcut(channels, width, stride)
+        self.downsample = _shortcut(channels, width, stride, bias=bias)
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, channels, H, W) to (N, width, H / stride, W / stride)."""
@@ -48,15 +52,17 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, channels: int, width: int, *, stride: int = 1, border: Border = "zeros") -> None:
+    def __init__(
+        self, channels: int, width: int, *, stride: int = 1, border: Border = "zeros", bias: bool = False
+    ) -> None:
         super().__init__()
-        self.conv1 = _convolution(channels, width, 1)
+        self.conv1 = _convolution(channels, width, 1, bias=bias)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = _convolution(width, width, 3, stride=stride, border=border)
+        self.conv2 = _convolution(width, width, 3, stride=stride, border=border, bias=bias)
         self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = _convolution(width, 4 * width, 1)
+        self.conv3 = _convolution(width, 4 * width, 1, bias=bias)
         self.bn3 = nn.BatchNorm2d(4 * width)
-        self.downsample = _shortcut(channels, 4 * width, stride)
+        self.downsample = _shortcut(channels, 4 * width, stride, bias=bias)
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, channels, H, W) to (N, 4 * width, H / stride, W / stride)."""
@@ -77,9 +83,13 @@ class ResNet(nn.Module):
         first_stride: of the first convolution.
         pool: whether the max-pooling after it (stride 2) is there.
         border: what convolutions see outside the picture.
+        in_channels: of the input: RGB, and masks behind it.
+        bias: whether convolutions have one.
+        first_stage: name of the first stage in the state dict; the others are layer2, layer3, ...
 
     Attributes:
         channels: of the map.
+        widths: channels of every stage's map.
         stride: pixels from one place of the map to the next.
 
     Source: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, tables 1 and 5.
@@ -97,6 +107,9 @@ class ResNet(nn.Module):
         first_stride: int = 2,
         pool: bool = True,
         border: Border = "zeros",
+        in_channels: int = 3,
+        bias: bool = False,
+        first_stage: str = "layer1",
     ) -> None:
         super().__init__()
         if not 1 <= len(blocks) <= 4 or len(strides) < len(blocks):
@@ -104,20 +117,23 @@ class ResNet(nn.Module):
                 f"blocks are {tuple(blocks)} and strides {tuple(strides)}, expected one to four stages and a "
                 "stride for each"
             )
-        self.conv1 = _convolution(3, width, 7, stride=first_stride, border=border)
+        self.conv1 = _convolution(in_channels, width, 7, stride=first_stride, border=border, bias=bias)
         self.bn1 = nn.BatchNorm2d(width)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if pool else nn.Identity()
         self.stride = first_stride * (2 if pool else 1)
         channels = width
         self.stages: list[str] = []
+        self.widths: list[int] = []
         for number, (count, stride) in enumerate(zip(blocks, strides, strict=False), start=1):
             inner = width * 2 ** (number - 1)
             stage = nn.Sequential()
             for index in range(count):
-                stage.append(block(channels, inner, stride=stride if index == 0 else 1, border=border))
+                first = stride if index == 0 else 1
+                stage.append(block(channels, inner, stride=first, border=border, bias=bias))
                 channels = inner * block.expansion
-            self.stages.append(f"layer{number}")
+            self.stages.append(first_stage if number == 1 else f"layer{number}")
             self.add_module(self.stages[-1], stage)
+            self.widths.append(channels)
             self.stride *= stride
         self.channels = channels
         self._initialise()
@@ -126,20 +142,48 @@ class ResNet(nn.Module):
         for part in self.modules():
             if isinstance(part, nn.Conv2d):
                 nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+                if part.bias is not None:
+                    nn.init.zeros_(part.bias)
 
     def forward(self, images: Tensor) -> Tensor:
         """Features of images.
 
         Args:
-            images: (N, 3, H, W), normalised.
+            images: (N, in_channels, H, W), normalised.
 
         Returns:
             (N, channels, h, w), h = ceil(H / stride).
         """
-        features = self.maxpool(self.bn1(self.conv1(images)).relu_())
+        return self.pyramid(images)[-1]
+
+    def pyramid(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The maps of every stage, the finest first.
+
+        Args:
+            images: (N, in_channels, H, W), normalised.
+
+        Returns:
+            (N, widths[i], h_i, w_i) each.
+        """
+        return self.pyramid_behind(self.conv1(images))
+
+    def pyramid_behind(self, first: Tensor) -> tuple[Tensor, ...]:
+        """The maps of every stage, from what the first convolution gave.
+
+        For callers that compute a part of it for several inputs at once.
+
+        Args:
+            first: (N, width, H / first_stride, W / first_stride).
+
+        Returns:
+            As `pyramid`.
+        """
+        features = self.maxpool(self.bn1(first).relu_())
+        maps = []
         for name in self.stages:
             features = getattr(self, name)(features)
-        return features
+            maps.append(features)
+        return tuple(maps)
 
 
 def resnet18(
@@ -164,21 +208,29 @@ def resnet18(
     )
 
 
-def resnet50(*, strides: Sequence[int] = (1, 2, 2, 2), stages: int = 4, border: Border = "zeros") -> ResNet:
+def resnet50(
+    *,
+    strides: Sequence[int] = (1, 2, 2, 2),
+    stages: int = 4,
+    border: Border = "zeros",
+    first_stage: str = "layer1",
+) -> ResNet:
     """ResNet-50 without its classifier, as `resnet18`."""
-    return ResNet(Bottleneck, blocks=(3, 4, 6, 3)[:stages], strides=strides, border=border)
+    return ResNet(
+        Bottleneck, blocks=(3, 4, 6, 3)[:stages], strides=strides, border=border, first_stage=first_stage
+    )
 
 
 def _convolution(
-    channels: int, width: int, side: int, *, stride: int = 1, border: Border = "zeros"
+    channels: int, width: int, side: int, *, stride: int = 1, border: Border = "zeros", bias: bool = False
 ) -> nn.Conv2d:
-    """A convolution without bias that keeps the size at stride 1."""
+    """A convolution that keeps the size at stride 1."""
     padding = side // 2
     mode = border if padding else "zeros"
-    return nn.Conv2d(channels, width, side, stride=stride, padding=padding, padding_mode=mode, bias=False)
+    return nn.Conv2d(channels, width, side, stride=stride, padding=padding, padding_mode=mode, bias=bias)
 
 
-def _shortcut(channels: int, width: int, stride: int) -> nn.Sequential | None:
+def _shortcut(channels: int, width: int, stride: int, *, bias: bool = False) -> nn.Sequential | None:
     if stride == 1 and channels == width:
         return None
-    return nn.Sequential(_convolution(channels, width, 1, stride=stride), nn.BatchNorm2d(width))
+    return nn.Sequential(_convolution(channels, width, 1, stride=stride, bias=bias), nn.BatchNorm2d(width))
