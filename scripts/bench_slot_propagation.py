@@ -1,17 +1,21 @@
 """Slots meet propagation: J and F of following given masks, and of finding objects, by kind of video.
 
-    python scripts/bench_slot_propagation.py CHECKPOINT [--davis ROOT] [--clips 32] [--frames 24]
+    python scripts/bench_slot_propagation.py CHECKPOINT [--davis ROOT] [--clips 64] [--frames 24]
 
 CHECKPOINT is one of hparam=slots, ROOT a DAVIS-2016 folder (JPEGImages/480p, Annotations/480p), of which
 every sequence that has labels is used. The generated clips are held out; in the second kind all objects of a
 clip look the same. Lock-on rows leave out the first and the last frame (DAVIS rules); discovery rows score
 all frames, objects matched to segments.
+
+The last columns: the difference to the row that is marked, its 95 % bootstrap interval over videos (both rows
+meet the same drawn videos), and whether that interval leaves out zero.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,18 +27,29 @@ from vosssl.data.video import Video, clip_video, open_video
 from vosssl.engine.evaluator import evaluate_discovery, evaluate_lock_on
 from vosssl.engine.protocol import LOCK_ON
 from vosssl.engine.report import Report
+from vosssl.engine.significance import composed_difference
 from vosssl.modes.build import create_segmenter
 
-LOCK_ON_ROWS: dict[str, tuple[str, dict[str, Any]]] = {
-    "copy first mask": ("copy-first-mask", {}),
-    "slots, locked on": ("slots-synthetic", {}),
-    "propagation": ("slots-gated-propagation", {"gate_strength": 0.0}),
-    "gated propagation": ("slots-gated-propagation", {}),
-    "gated propagation, full strength": ("slots-gated-propagation", {"gate_strength": 1.0}),
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table: a model with options, and the row that it is compared with."""
+
+    model: str
+    options: dict[str, Any] = field(default_factory=dict)
+    against: str | None = None
+
+
+LOCK_ON_ROWS = {
+    "first mask copied": Row("copy-first-mask", against="propagation"),
+    "slots, locked on": Row("slots-synthetic", against="propagation"),
+    "propagation": Row("slots-gated-propagation", {"gate_strength": 0.0}),
+    "gated, half strength": Row("slots-gated-propagation", {"gate_strength": 0.5}, "propagation"),
+    "gated, full strength": Row("slots-gated-propagation", {"gate_strength": 1.0}, "propagation"),
 }
-DISCOVERY_ROWS: dict[str, tuple[str, dict[str, Any]]] = {
-    "slots": ("slots-synthetic", {}),
-    "discover and track": ("slots-discover-and-track", {}),
+DISCOVERY_ROWS = {
+    "slots": Row("slots-synthetic"),
+    "discover and track": Row("slots-discover-and-track", against="slots"),
 }
 COLUMNS = ("J", "F", "J&F")
 DISCOVERY_COLUMNS = (*COLUMNS, "video/mbo", "video/ari", "video/fg_ari")
@@ -57,31 +72,44 @@ def main() -> None:
         protocol = "davis16-val" if name.startswith("DAVIS") else LOCK_ON
         if options.task in ("both", "lock_on"):
             follow = partial(evaluate_lock_on, protocol=protocol, progress=False)
-            table(LOCK_ON_ROWS, COLUMNS, follow, videos, options)
+            reports = {label: measured(row, follow, videos, options) for label, row in LOCK_ON_ROWS.items()}
+            print(table(LOCK_ON_ROWS, reports, COLUMNS, compared=("J&F",)), "\n", flush=True)
         if options.task in ("both", "discovery"):
             find = partial(evaluate_discovery, progress=False)
-            table(DISCOVERY_ROWS, DISCOVERY_COLUMNS, find, videos, options)
+            reports = {label: measured(row, find, videos, options) for label, row in DISCOVERY_ROWS.items()}
+            compared = ("J&F", "video/mbo")
+            print(table(DISCOVERY_ROWS, reports, DISCOVERY_COLUMNS, compared=compared), "\n", flush=True)
+
+
+def measured(
+    row: Row, measure: Callable[..., Report], videos: list[Video], options: argparse.Namespace
+) -> Report:
+    """The scores of a row."""
+    weights = None if row.model == "copy-first-mask" else options.checkpoint
+    return measure(create_segmenter(row.model, weights=weights, device=options.device, **row.options), videos)
 
 
 def table(
-    rows: dict[str, tuple[str, dict[str, Any]]],
-    columns: Sequence[str],
-    measure: Callable[..., Report],
-    videos: list[Video],
-    options: argparse.Namespace,
-) -> None:
-    """Prints rows as they are measured."""
-    print(
-        f"| {'given masks' if columns == COLUMNS else 'nothing given'} | {' | '.join(columns)} | frames/s |"
-    )
-    print("|---" * (len(columns) + 2) + "|")
-    for label, (model, settings) in rows.items():
-        weights = None if model == "copy-first-mask" else options.checkpoint
-        segmenter = create_segmenter(model, weights=weights, device=options.device, **settings)
-        report = measure(segmenter, videos)
-        values = " | ".join(f"{report.mean(column):.3f}" for column in columns)
-        print(f"| {label} | {values} | {report.facts['frames_per_second']:.0f} |", flush=True)
-    print()
+    rows: dict[str, Row], reports: dict[str, Report], columns: Sequence[str], *, compared: Sequence[str]
+) -> str:
+    """Markdown: means, and differences to the row that each is compared with."""
+    heads = ["", *columns, *(f"{column}: difference [95 %]" for column in compared), "frames/s"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for label, row in rows.items():
+        report = reports[label]
+        cells = [label, *(f"{report.mean(column):.3f}" for column in columns)]
+        for column in compared:
+            cells.append("" if row.against is None else gain(reports[row.against], report, column))
+        cells.append(f"{report.facts['frames_per_second']:.0f}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def gain(before: Report, after: Report, column: str) -> str:
+    """What the second report has more, with its interval over videos; bold where that leaves out zero."""
+    found = composed_difference(before.measured(column), after.measured(column))
+    text = f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+    return f"**{text}**" if found.clear else text
 
 
 def clips(*, count: int, frames: int, alike: bool = False) -> list[Video]:
@@ -101,10 +129,10 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("checkpoint")
     made.add_argument("--davis", type=Path)
-    made.add_argument("--clips", type=int, default=32, help="0 leaves generated clips out")
+    made.add_argument("--clips", type=int, default=64, help="0 leaves generated clips out")
     made.add_argument("--frames", type=int, default=24)
     made.add_argument("--task", choices=("both", "lock_on", "discovery"), default="both")
-    made.add_argument("--threads", type=int, default=2)
+    made.add_argument("--threads", type=int, default=1)
     made.add_argument("--device", default="cpu")
     return made
 

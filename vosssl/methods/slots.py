@@ -39,12 +39,12 @@ class MotionEncoder(nn.Module):
     C]; the reconstruction target is [embedding C, weighted colour 3].
 
     Args:
-        embedding: the first stage.
+        embedding: the first stage: frames to unit-length (N, C, h, w).
         frozen: whether it stays as it is.
         colour_weight: of colour in the target.
     """
 
-    def __init__(self, embedding: PatchEmbedding, *, frozen: bool, colour_weight: float) -> None:
+    def __init__(self, embedding: nn.Module, *, frozen: bool, colour_weight: float) -> None:
         super().__init__()
         self.embedding = embedding.requires_grad_(not frozen)
         self.colour_weight = colour_weight
@@ -121,8 +121,13 @@ class Slots(SlotNetwork):
         logit_scale: sharpness of the first assignments.
         colour_weight: of colour in the reconstruction target.
         width: of the first stage.
-        dim: C of the first stage.
+        dim: C of the first stage; at most `slot_dim`.
         depth: of the first stage.
+        embedding: another first stage instead, such as `slot_features.FeatureGrid`, from frames to
+            unit-length (N, dim, h, w); `features`, `width` and `depth` then say nothing.
+
+    Raises:
+        ValueError: features wider than slots, or `load_features` found none.
     """
 
     def __init__(
@@ -139,10 +144,15 @@ class Slots(SlotNetwork):
         width: int = 32,
         dim: int = 32,
         depth: int = 3,
+        embedding: nn.Module | None = None,
     ) -> None:
-        embedding = PatchEmbedding(width=width, dim=dim, depth=depth)
-        if features is not None:
-            load_features(embedding, features)
+        if dim > slot_dim:
+            raise ValueError(f"features are {dim} wide and slots {slot_dim}; set slot_dim to {dim} or more")
+        if embedding is None:
+            first_stage = PatchEmbedding(width=width, dim=dim, depth=depth)
+            if features is not None:
+                load_features(first_stage, features)
+            embedding = first_stage
         super().__init__(
             encoder=MotionEncoder(embedding, frozen=frozen, colour_weight=colour_weight),
             initializer=RankInit(num_slots, slot_dim),
