@@ -11,6 +11,7 @@ from vosssl.ops.resize import (
     resize_image,
     resize_labels,
     resize_masks,
+    sample_points,
     shorter_side,
     unpad,
 )
@@ -61,3 +62,9 @@ def test_padding_comes_off_again() -> None:
     assert padded.shape == (3, 16, 32)
     assert padding == (1, 1, 1, 2)
     assert torch.equal(unpad(padded, padding), image)
+
+
+def test_points_between_pixels_are_interpolated_and_beyond_the_border_is_nothing() -> None:
+    maps = torch.tensor([[[[0.0, 4.0], [8.0, 12.0]]]])
+    points = torch.tensor([[[0.25, 0.25], [0.75, 0.25], [0.5, 0.5], [1.0, 0.75], [2.0, 2.0]]])
+    assert sample_points(maps, points).tolist() == [[[0.0, 4.0, 6.0, 6.0, 0.0]]]

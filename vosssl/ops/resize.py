@@ -146,3 +146,17 @@ def unpad(tensor: Tensor, padding: Padding) -> Tensor:
     """
     height, width = tensor.shape[-2:]
     return tensor[..., padding.top : height - padding.bottom, padding.left : width - padding.right]
+
+
+def sample_points(maps: Tensor, points: Tensor) -> Tensor:
+    """Values of maps at points between their pixels, bilinear; beyond the border a map is 0.
+
+    Args:
+        maps: (B, C, H, W) float.
+        points: (B, P, 2) as (x, y), 0 at the left or upper edge of the map and 1 at the other.
+
+    Returns:
+        (B, C, P). Within half a pixel of an edge the zeros beyond it weigh in.
+    """
+    grid = (2 * points - 1).unsqueeze(2)  # (B, P, 2) -> (B, P, 1, 2)
+    return F.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False).squeeze(3)
