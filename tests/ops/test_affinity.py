@@ -41,13 +41,6 @@ def test_tiles_find_what_the_whole_matrix_holds(
     assert torch.equal(found.places.gather(1, order), expected.places)
 
 
-def test_first_round_over_blocks_is_exact() -> None:
-    scores = torch.randn(7, 1000, generator=torch.Generator().manual_seed(0))
-    values, places = affinity._top(scores, 5)
-    assert torch.equal(values.sort(dim=1).values, scores.topk(5, dim=1).values.sort(dim=1).values)
-    assert torch.equal(scores.gather(1, places), values)
-
-
 def test_shapes_of_windows_differ_at_their_border() -> None:
     dy, dx = torch.tensor([0.0, 3.0, 2.0]), torch.tensor([3.0, 3.0, 2.0])
     assert window(dy, dx, radius=3, shape="square").tolist() == [True, True, True]

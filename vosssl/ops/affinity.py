@@ -12,10 +12,11 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from vosssl.ops.top_k import largest
+
 Shape = Literal["square", "disc", "circle"]
 
 SCORES = 1 << 19  # elements of one tile's scores: 2 MB, which stay in a core's cache
-BLOCK = 32  # candidates whose maximum stands for them in the first round of a top-k
 
 
 class Matches(NamedTuple):
@@ -104,7 +105,7 @@ def top_matches(
         found = _tile_matches(
             target, sources, tile, gates, gate_strength, temperature, _outside(tile, radius, shape, target)
         )
-        values, places = _top(found.flatten(1), scores.shape[-1])  # (n, S, y, x) -> (n, k)
+        values, places = largest(found.flatten(1), scores.shape[-1])  # (n, S, y, x) -> (n, k)
         rows, columns = slice(tile.rows.start, tile.rows.stop), slice(tile.columns.start, tile.columns.stop)
         size = (len(tile.rows), len(tile.columns), -1)
         scores[rows, columns] = values.view(size)
@@ -198,25 +199,6 @@ def _outside(tile: _Tile, radius: float, shape: Shape, like: Tensor) -> Tensor |
     inside = window(dy[:, None, :, None], dx[None, :, None, :], radius=radius, shape=shape)
     outside = torch.zeros(inside.shape, device=like.device).masked_fill_(~inside, -torch.inf)
     return outside.flatten(0, 1)  # (rows, columns, y, x) -> (n, y, x)
-
-
-def _top(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The largest `count` of each row of (n, M): first the best blocks, then the best inside them; exact."""
-    total = scores.shape[1]
-    whole = total // BLOCK * BLOCK
-    if whole // BLOCK <= 2 * count:
-        values, places = scores.topk(min(count, total), dim=1, sorted=False)
-        return values, places
-    blocks = scores[:, :whole].unflatten(1, (-1, BLOCK))  # (n, M / BLOCK, BLOCK)
-    best = blocks.amax(-1).topk(count, dim=1, sorted=False).indices  # (n, count)
-    chosen = blocks.gather(1, best[..., None].expand(-1, -1, BLOCK)).flatten(1)  # (n, count * BLOCK)
-    where = (best[..., None] * BLOCK + torch.arange(BLOCK, device=scores.device)).flatten(1)
-    if whole < total:
-        chosen = torch.cat([chosen, scores[:, whole:]], dim=1)
-        rest = torch.arange(whole, total, device=scores.device).expand(len(scores), -1)
-        where = torch.cat([where, rest], dim=1)
-    values, places = chosen.topk(count, dim=1, sorted=False)
-    return values, where.gather(1, places)
 
 
 def _global(places: Tensor, tile: _Tile, height: int, width: int) -> Tensor:

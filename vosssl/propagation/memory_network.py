@@ -1,7 +1,7 @@
-"""What a network has to offer to be run with a memory of earlier frames: STCN and Cutie, in training and in use.
+"""What a network has to offer to be run with a memory of earlier frames: STCN and Cutie, in training and use.
 
-A video is read frame by frame: encode the frame, read the bank with its key, predict masks from what was read,
-and now and then encode the masks and append them to the bank (`memory_bank.MemoryBank`).
+A video is read frame by frame: encode the frame, read the bank with its key, predict masks from what was
+read, and now and then encode the masks and append them to the bank (`memory_bank.MemoryBank`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-Carry = dict[str, Tensor]  # what the objects take along from frame to frame: (B, N, ...) each, one row an object
+Carry = dict[str, Tensor]  # what objects take along from frame to frame: (B, N, ...) each, a row an object
 
 
 class EncodedFrame(NamedTuple):
