@@ -77,6 +77,19 @@ def test_a_resumed_run_tells_what_changed_and_takes_the_new_learning_rate(
     assert torch.load(copy, weights_only=True)["optimizer"]["param_groups"][0]["initial_lr"] == 0.5
 
 
+def test_parameter_groups_get_their_rates_and_a_resumed_run_takes_new_ones(folder: Path) -> None:
+    rule = "{name: corrector, match: corrector, lr_factor: %s, weight_decay: 0.5}"
+    checkpoint = trained(f"train.parameter_groups=[{rule % 0.1}]", folder=folder)
+    first = torch.load(checkpoint, weights_only=True)["optimizer"]["param_groups"]
+    assert [group["name"] for group in first] == ["corrector", "rest"]
+    assert first[0]["initial_lr"] == pytest.approx(0.1 * first[1]["initial_lr"])
+    more = ["train.steps=3", f"train.parameter_groups=[{rule % 0.2}]"]
+    assert main(["mode=train", f"resume={checkpoint}", "floors=null", *more]) == 0
+    second = torch.load(checkpoint, weights_only=True)["optimizer"]["param_groups"]
+    assert second[0]["initial_lr"] == pytest.approx(2 * first[0]["initial_lr"])
+    assert second[1] | {"lr": 0, "params": 0} == first[1] | {"lr": 0, "params": 0}
+
+
 def test_a_finished_run_says_that_nothing_is_left(folder: Path, checkpoint: Path) -> None:
     copy = with_config(checkpoint, folder / "last.ckpt", lambda saved: None)
     assert main(["mode=train", f"resume={copy}", "floors=null"]) == 0

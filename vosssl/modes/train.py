@@ -17,6 +17,7 @@ from vosssl.data.sampling import ClipDataset, ClipLoader
 from vosssl.engine import distributed
 from vosssl.engine.interrupt import TrainingStoppedError
 from vosssl.engine.logs import NonFiniteLossError
+from vosssl.engine.parameter_groups import parameter_groups
 from vosssl.engine.trainer import FitResult, Trainer
 from vosssl.layers.frame_encoders import FrozenBackbone
 from vosssl.layers.slot_network import SlotNetwork
@@ -100,12 +101,13 @@ def resume(trainer: Trainer, cfg: DictConfig, session: Session) -> None:
             f"{cfg.resume} was trained with {before}, which {now} cannot go on from; to start anew from its "
             f"weights give weights={cfg.resume} instead of resume"
         )
+    asked = [dict(group) for group in trainer.optimizer.param_groups]
     trainer.resume(cfg.resume)
     for key, (before, now) in changed.items():
         log.info("changed since the checkpoint: %s %s -> %s", key, before, now)
-        for group in trainer.optimizer.param_groups if key.startswith("optimizer.") else ():
-            group[key.removeprefix("optimizer.")] = now
-            group["initial_lr"] = now if key == "optimizer.lr" else group["initial_lr"]
+    if any(key.startswith(("optimizer.", "train.parameter_groups")) for key in changed):
+        for group, new in zip(trainer.optimizer.param_groups, asked, strict=True):
+            group.update({name: value for name, value in new.items() if name != "params"})
 
 
 def again(path: Path, mode: str = "train") -> str:
@@ -132,7 +134,7 @@ def trainer_of(cfg: DictConfig, session: Session, network: nn.Module, clips: Cli
     """
     settings, world = cfg.train, session.world
     trusted = from_checkpoint("hparam")
-    weights = [weight for weight in network.parameters() if weight.requires_grad]
+    groups = parameter_groups(network, settings.parameter_groups or (), lr=cfg.optimizer.get("lr"))
     loader = ClipLoader(
         clips if settings.cache is None else cached_clips(cfg, session, network, clips),
         batch_size=settings.batch_size,
@@ -147,7 +149,7 @@ def trainer_of(cfg: DictConfig, session: Session, network: nn.Module, clips: Cli
         network,
         objective,
         loader,
-        build(cfg.optimizer, trusted_only=trusted, params=weights),
+        build(cfg.optimizer, trusted_only=trusted, params=groups),
         build(cfg.schedule, trusted_only=trusted) if cfg.schedule else None,
         steps=settings.steps,
         run_dir=session.folder,
