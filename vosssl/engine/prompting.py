@@ -62,7 +62,7 @@ class FirstMasks:
             labels: (H, W) uint8 ids, 255 void; None where the frame has none.
 
         Returns:
-            (H, W) uint8 ids, or None. A later prompt has 0 wherever it names no new object, void too: void
+            (H, W) uint8 ids, or None when there is no object. A later prompt has 0 wherever it names no new object, void too: void
             would make a segmenter forget what it follows there.
         """
         if labels is None or not (self.late or self.waiting):
@@ -76,7 +76,7 @@ class FirstMasks:
         prompt = labels if self.waiting else labels * labels_to_masks(labels, new).any(dim=0)
         self._given.update(new)
         self.waiting = False
-        return prompt
+        return prompt if new else None
 
 
 def can_take_late_objects(segmenter: VideoSegmenter) -> bool:

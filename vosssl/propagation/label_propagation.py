@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vosssl.ops.images import IMAGENET_MEAN, IMAGENET_STD, as_float
+from vosssl.ops.images import IMAGENET_MEAN, IMAGENET_STD
 from vosssl.ops.masks import labels_to_masks
-from vosssl.ops.resize import Padding, Size, resize_image, resize_labels, resize_masks
+from vosssl.ops.resize import Size, resize_image, resize_labels, resize_masks
 from vosssl.propagation.segmenter import Prompted, VideoSegmenter
 from vosssl.propagation.source_memory import Attend, SourceMemory, propagate
 
@@ -118,10 +118,10 @@ class LabelPropagation(VideoSegmenter):
     def _working_size(self, size: Size) -> Size:
         return fitted_side(size, self.size, fit=self.fit, multiple=self.multiple)
 
-    def _prepare(self, frame: Tensor, working: Size, padding: Padding) -> Tensor:
+    def _resized(self, image: Tensor, working: Size) -> Tensor:
         if self.fit == "dino":  # its program resizes with OpenCV, without antialiasing
-            return resize_masks(as_float(frame.to(self.device)), working)
-        return super()._prepare(frame, working, padding)
+            return resize_masks(image, working)
+        return super()._resized(image, working)
 
     def features(self, frame: Tensor) -> Tensor:
         """(h, w, D) unit-length features of a frame (3, H, W) in [0, 1]."""
@@ -178,7 +178,7 @@ class LabelPropagation(VideoSegmenter):
         for identity, mask in zip(prompted.ids, prompted.masks, strict=True):
             row = 1 + self.object_ids.index(identity)
             rows[row] = mask.to(rows)
-        rows[0] += (rows.sum(0) == 0).to(rows)
+        rows[0] += (1 - rows.sum(0)).clamp(min=0)
         return rows
 
     def _result(self, soft: Tensor, size: Size) -> Tensor:

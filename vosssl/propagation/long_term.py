@@ -1,7 +1,7 @@
 """Long-term memory: frames that get old are condensed into the few places that were read most.
 
-Source: Cheng and Schwing, XMem, ECCV 2022, section 3.2 and supplement (usage, prototypes, potentiation, removal
-of what is read least).
+Source: Cheng and Schwing, XMem, ECCV 2022, section 3.2 and supplement (usage, prototypes, potentiation,
+removal of what is read least).
 """
 
 from __future__ import annotations

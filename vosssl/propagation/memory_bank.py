@@ -271,8 +271,8 @@ class MemoryBank:
         if slots < permanents:
             raise ValueError(
                 f"max_mem_mb={self.max_mem_mb} holds {max(slots, 0)} frames of {values.shape[1]} objects "
-                f"({slot / 2**20:.1f} MB each, beside {long_term / 2**20:.1f} MB of long-term memory), expected "
-                f"room for {permanents} that have to stay; raise it, or work on smaller frames"
+                f"({slot / 2**20:.1f} MB each, beside {long_term / 2**20:.1f} MB of long-term memory), "
+                f"expected room for {permanents} that have to stay; raise it, or work on smaller frames"
             )
         return min(room, slots - permanents)
 

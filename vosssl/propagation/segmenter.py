@@ -67,7 +67,7 @@ class Box:
             raise ValueError(f"{self} is empty; expected left < right and top < bottom")
 
 
-Prompt = Tensor | Mapping[int, Clicks | Box]
+Prompt = Tensor | Mapping[int, Clicks | Box | Tensor]
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,11 @@ class Prompted:
 
     Attributes:
         ids: all ids that the prompt names, in rising order.
-        labels: (h, w) uint8 when the prompt was a label map, or None. 0 background, 255 void or padding.
-        masks: (n, h, w) bool, one per id, when the prompt was a label map, or None.
-        native: (H, W) uint8, the label map at the frame's own size, without padding.
+        labels: (h, w) uint8 when the prompt was masks, or None. 0 background, 255 void or padding.
+        masks: (n, h, w), one per id, when the prompt was masks, or None: bool of a label map, float in
+            [0, 1] of soft masks.
+        native: (H, W) uint8, the label map at the frame's own size, without padding; of soft masks,
+            the strongest above 0.5.
         clicks: by id, in pixels of the network's frame.
         boxes: by id, likewise.
     """
@@ -166,25 +168,33 @@ class VideoSegmenter(ABC):
 
         Args:
             frame: (3, H, W) RGB, uint8 or float in [0, 1], any device.
-            prompt: (H, W) label map, or Clicks / Box by object id; None to go on.
+            prompt: (H, W) label map; or by object id Clicks, a Box, or a soft mask (H, W) in [0, 1]; None
+                to go on.
 
         Returns:
             (H, W) uint8 ids on the frame's device. Never 255.
 
         Raises:
-            ValueError: a frame or prompt of the wrong shape, type or kind; a size that changes in mid-video.
+            ValueError: a frame or prompt of the wrong shape, type, kind or range, one that names no object;
+                a size that changes in mid-video. The video can go on with another frame then.
         """
         size = self._check_frame(frame)
         working = self._working_size(size)
         padding = padding_to(working, self.stride)
         prompted = None if prompt is None else self._read_prompt(prompt, size, working, padding)
+        before = self.object_ids
         if prompted is not None:
-            self.object_ids += tuple(identity for identity in prompted.ids if identity not in self.object_ids)
-        if self.object_ids or self.discovers:
-            rows = self.segment(self._prepare(frame, working, padding), prompted)
-            self._rows = self._to_frame(rows, size, working, padding)
-        else:
-            self._rows = torch.ones(1, *size, device=self.device)
+            self.object_ids += tuple(identity for identity in prompted.ids if identity not in before)
+        try:
+            if self.object_ids or self.discovers:
+                rows = self.segment(self._prepare(frame, working, padding), prompted)
+                self._rows = self._to_frame(rows, size, working, padding)
+            else:
+                self._rows = torch.ones(1, *size, device=self.device)
+        except Exception:
+            self.object_ids = before
+            raise
+        self._frame_size = size
         self.frame_index += 1
         return masks_to_labels(self._rows, self.object_ids).to(frame.device)
 
@@ -199,7 +209,13 @@ class VideoSegmenter(ABC):
                 f"frame {self.frame_index} is {size}, the video so far is {self._frame_size}; "
                 "call reset() before another video"
             )
-        self._frame_size = size
+        if frame.is_floating_point():
+            low, high = (float(bound) for bound in frame.aminmax())
+            if not (low >= -0.5 and high <= 1.5):  # NaN is neither; resized frames may overshoot a little
+                raise ValueError(
+                    f"frame {self.frame_index} has values from {low:g} to {high:g}, expected [0, 1]; divide "
+                    "by 255, or pass uint8"
+                )
         return size
 
     def _working_size(self, size: Size) -> Size:
@@ -209,11 +225,14 @@ class VideoSegmenter(ABC):
 
     def _prepare(self, frame: Tensor, working: Size, padding: Padding) -> Tensor:
         frame = frame.to(self.device)
-        image = resize_image(as_float(frame), working)  # (3, H, W) -> (3, h, w)
+        image = self._resized(as_float(frame), working)  # (3, H, W) -> (3, h, w)
         if not any(padding):
             return image
         colour = image.new_tensor(self.pad_colour)[:, None, None]
         return pad(image - colour, padding) + colour  # (3, h, w) -> (3, h + ..., w + ...)
+
+    def _resized(self, image: Tensor, working: Size) -> Tensor:
+        return resize_image(image, working)
 
     def _to_frame(self, rows: Tensor, size: Size, working: Size, padding: Padding) -> Tensor:
         if rows.ndim != 3 or rows.shape[0] != len(self.object_ids) + 1:
@@ -237,10 +256,9 @@ class VideoSegmenter(ABC):
                 raise ValueError(
                     f"prompt is {prompt.dtype}, expected uint8 ids; a single mask is mask.byte()"
                 )
-            native = prompt.to(self.device).byte()
-            labels = pad(resize_labels(native, working), padding, value=VOID)
-            ids = object_ids(prompt.byte())
-            return Prompted(ids, labels=labels, masks=labels_to_masks(labels, ids), native=native)
+            return self._place_labels(prompt, working, padding)
+        if prompt and all(isinstance(mask, Tensor) for mask in prompt.values()):
+            return self._place_masks(prompt, size, working, padding)  # type: ignore[arg-type]
         scale = (working[1] / size[1], working[0] / size[0])
         shift = (float(padding.left), float(padding.top))
         clicks = {k: self._place_clicks(v, scale, shift) for k, v in prompt.items() if isinstance(v, Clicks)}
@@ -248,9 +266,45 @@ class VideoSegmenter(ABC):
         ids = tuple(sorted({*clicks, *boxes}))
         if not ids or len(ids) != len(prompt) or not all(0 < identity < VOID for identity in ids):
             raise ValueError(
-                f"prompt is {prompt!r}, expected a label map or {{id: Clicks or Box}} with ids 1..254"
+                f"prompt is {prompt!r}, expected a label map, or for ids 1..254 Clicks and boxes, or masks"
             )
         return Prompted(ids, clicks=clicks, boxes=boxes)
+
+    def _place_labels(self, prompt: Tensor, working: Size, padding: Padding) -> Prompted:
+        low, high = (int(bound) for bound in prompt.aminmax())
+        if low < 0 or high > VOID:
+            raise ValueError(
+                f"prompt holds ids from {low} to {high}, expected 0 (background), 1..254 (objects) and 255 "
+                "(void); number the objects anew"
+            )
+        native = prompt.to(self.device).byte()
+        ids = object_ids(native)
+        if not ids:
+            raise ValueError(
+                "prompt names no object: every pixel is background (0) or void (255); pass prompt=None for a "
+                "frame about which nothing is known"
+            )
+        labels = pad(resize_labels(native, working), padding, value=VOID)
+        return Prompted(ids, labels=labels, masks=labels_to_masks(labels, ids), native=native)
+
+    def _place_masks(
+        self, prompt: Mapping[int, Tensor], size: Size, working: Size, padding: Padding
+    ) -> Prompted:
+        self._check_kind("masks")
+        for identity, mask in prompt.items():
+            low, high = (float(bound) for bound in mask.float().aminmax())
+            if tuple(mask.shape) != size or not (low >= 0 and high <= 1) or not 0 < identity < VOID:
+                raise ValueError(
+                    f"mask of object {identity} is {tuple(mask.shape)} with values from {low:g} to {high:g}, "
+                    f"expected {size} like the frame, [0, 1], and an id of 1..254"
+                )
+        masks = torch.stack([mask.to(self.device).float() for mask in prompt.values()])  # (n, H, W)
+        rows = torch.cat([torch.full_like(masks[:1], 0.5), masks])
+        native = masks_to_labels(rows, tuple(prompt))
+        labels = pad(resize_labels(native, working), padding, value=VOID)
+        return Prompted(
+            tuple(prompt), labels=labels, masks=pad(resize_masks(masks, working), padding), native=native
+        )
 
     def _check_kind(self, kind: PromptKind) -> None:
         if kind not in self.prompt_kinds:
