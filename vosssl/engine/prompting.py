@@ -62,8 +62,8 @@ class FirstMasks:
             labels: (H, W) uint8 ids, 255 void; None where the frame has none.
 
         Returns:
-            (H, W) uint8 ids, or None when there is no object. A later prompt has 0 wherever it names no new object, void too: void
-            would make a segmenter forget what it follows there.
+            (H, W) uint8 ids, or None when there is no object. A later prompt has 0 wherever it names no
+            new object, void too: void would make a segmenter forget what it follows there.
         """
         if labels is None or not (self.late or self.waiting):
             return None

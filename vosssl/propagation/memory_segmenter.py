@@ -3,8 +3,8 @@
 Prompts may come at any frame and name any objects: new ones, all, or some of those that are followed; what
 they do not name is segmented and kept. Memory has a budget, and the whole state can be saved and restored.
 
-Source: Cheng et al., STCN, NeurIPS 2021; Cheng et al., Cutie, CVPR 2024: their inference programs. Where these
-fail, as listed in `MemorySegmenter`, this does not.
+Source: Cheng et al., STCN, NeurIPS 2021; Cheng et al., Cutie, CVPR 2024: their inference programs. Where
+these fail, as listed in `MemorySegmenter`, this does not.
 """
 
 from __future__ import annotations
