@@ -106,6 +106,7 @@ KNOWN_WEIGHTS: dict[str, WeightFile] = {
         sha256="d7ce3ad0",
     ),
     "stcn": WeightFile(f"{_DRIVE}1mRrE0uCI2ktdWlUgapJI_KmgeIiF2eOm", "MIT"),
+    "stcn-s03": WeightFile(f"{_DRIVE}1JllXPJZola0G-g1aUQfXe9nLMBioj-aH", "MIT"),
     "cutie-base": _cutie("cutie-base-mega.pth", md5="a6071de6136982e396851903ab4c083a"),
     "cutie-base-nomose": _cutie("cutie-base-nomose.pth"),
     "cutie-base-wmose": _cutie("cutie-base-wmose.pth"),

@@ -256,9 +256,19 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format("a DINOv2 teacher file", _has_teacher, dinov2_teacher),
     Format(
+        "a training file of STCN",
+        lambda content: "it" in content and _is_state(content.get("network")),
+        lambda content: content["network"],
+    ),
+    Format(
         "a Lightning checkpoint (VideoSAUR, SlotContrast)",
         lambda content: _is_state(content.get("state_dict")),
         lambda content: content["state_dict"],
+    ),
+    Format(
+        "a file to resume Cutie's training",
+        lambda content: _is_state(content.get("weights")),
+        lambda content: content["weights"],
     ),
     Format(
         "a CRW training file",

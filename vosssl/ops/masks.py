@@ -89,6 +89,18 @@ def soft_aggregate(probabilities: Tensor, *, eps: float = 1e-7) -> Tensor:
 
     Source: Oh et al., Space-Time Memory Networks, ICCV 2019, section 3.4 (odds, then softmax of log-odds).
     """
+    return aggregated_log_odds(probabilities, eps=eps).softmax(dim=-3)
+
+
+def aggregated_log_odds(probabilities: Tensor, *, eps: float = 1e-7) -> Tensor:
+    """The log-odds whose softmax is `soft_aggregate`: what a cross-entropy takes.
+
+    Args:
+        probabilities, eps: see there.
+
+    Returns:
+        (..., N + 1, H, W), background first.
+    """
     background = (1 - probabilities).prod(dim=-3, keepdim=True)
     rows = torch.cat([background, probabilities], dim=-3).clamp(eps, 1 - eps)  # -> (..., N + 1, H, W)
-    return (rows / (1 - rows)).log().softmax(dim=-3)
+    return (rows / (1 - rows)).log()
