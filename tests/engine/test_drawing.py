@@ -9,6 +9,7 @@ from vosssl.engine.drawing import (
     BACKGROUND_COLOR,
     as_bytes,
     color_labels,
+    component_pictures,
     contact_sheet,
     contours,
     evenly_spaced,
@@ -209,3 +210,12 @@ def test_renaming_slots_renames_their_matches_only() -> None:
     assert torch.equal(after.areas[:, order], before.areas)
     assert torch.equal(after.matched[:, order], before.matched)
     assert len(after.switches) == len(before.switches)
+
+
+def test_components_of_features_are_colours_of_the_strongest_directions() -> None:
+    features = torch.zeros(2, 4, 4, 5)
+    features[:, :, 2:, 1] = 8.0  # the strongest direction tells right from left, and alone
+    pictures = component_pictures(features)
+    assert pictures.shape == (2, 3, 4, 4) and pictures.dtype == torch.uint8
+    assert (pictures[:, 0, :, 2:] == 255).all() and (pictures[:, 0, :, :2] == 0).all()
+    assert component_pictures(features[..., :2])[:, 2].max() == 0  # two components only

@@ -305,3 +305,21 @@ def test_a_report_without_clips_opens(browser: Browser, tmp_path: Path) -> None:
         == "This report has no clips."
     )
     assert browser.console() == []
+
+
+def test_classes_have_names_and_hold_what_was_predicted(tmp_path: Path) -> None:
+    slots = moving_square("a")
+    clip = replace(
+        slots, attention=None, masks=slots.masks[:, :3], predicted=slots.truth, slot_ids=(0, 1, 2),
+        slot_names=("background", "class 1", "class 2"), features=slots.frames[..., ::4, ::4],
+    )  # fmt: skip
+    page = write_inspect_page(tmp_path / "inspect.html", [clip], title="classes", alarms=None)
+    shown = report_of(page)["clips"][0]
+    assert shown["slotNames"] == ["background", "class 1", "class 2"]
+    assert shown["matched"][1] == [1] * 6 and shown["ious"][2] == pytest.approx([1] * 6)
+    assert shown["maskTitle"] == "Probability of each" and shown["features"]["width"] == 12
+    assert "Slots alone are watched" in page.read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match="2 names for 3 masks"):
+        replace(clip, slot_names=("a", "b"))
+    with pytest.raises(ValueError, match="features of clip a"):
+        replace(clip, features=slots.frames[:2])

@@ -157,6 +157,27 @@ def mask_pictures(masks: Tensor, size: Size) -> Tensor:
     return resize_labels(grey, size).unsqueeze(-3).expand(*masks.shape[:-2], 3, *size)
 
 
+def component_pictures(features: Tensor) -> Tensor:
+    """Features of a clip as colours: their first three principal components, over all frames together.
+
+    Args:
+        features: (T, h, w, D) float.
+
+    Returns:
+        (T, 3, h, w) uint8; red is the strongest component, each from its 1st to its 99th percentile.
+    """
+    rows = features.flatten(0, 2).float()
+    rows = rows - rows.mean(0)
+    _, directions = torch.linalg.eigh(rows.T @ rows)  # in rising order
+    axes = directions[:, -3:].flip(1)  # (D, up to 3), the strongest first
+    axes = torch.where(axes.sum(0) < 0, -axes, axes)  # of the two signs always the same
+    values = rows @ axes
+    ends = values[:: max(1, len(values) // 100_000)].quantile(torch.tensor([0.01, 0.99]), dim=0)  # (2, 3)
+    shown = torch.zeros(len(values), 3, dtype=torch.uint8)
+    shown[:, : values.shape[1]] = as_bytes((values - ends[0]) / (ends[1] - ends[0]).clamp(min=1e-12))
+    return shown.unflatten(0, features.shape[:3]).permute(0, 3, 1, 2).contiguous()  # -> (T, 3, h, w)
+
+
 def tile(rows: Sequence[Sequence[Tensor] | Tensor], *, gap: int = 2) -> Tensor:
     """Puts pictures of one size side by side, rows below each other; shorter rows end in paper.
 
@@ -290,6 +311,8 @@ def _slot_rows(clip: InspectedClip, *, columns: int, width: int) -> list[list[Te
     if clip.truth is not None:
         rows.append(list(overlay(frames, resize_labels(clip.truth[shown], size))))
     rows.append(list(overlay(frames, resize_labels(clip.predicted[shown], size))))
+    if clip.features is not None:
+        rows.append(list(resize_labels(clip.features[shown], size)))
     if clip.masks is not None:
         slot_colors = id_colors(device=frames.device)[list(clip.slot_ids)]  # (K, 3)
         masks = mask_pictures(clip.masks[shown], size)

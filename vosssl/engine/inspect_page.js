@@ -5,7 +5,7 @@ class ClipView extends FrameView {
     super(`clip-${index}`, clip.name, clip.frameNumbers);
     this.clip = clip;
     this.alone = null; // the slot shown alone, or null
-    for (const name of ["frames", "predicted", "truth", "masks", "attention"]) {
+    for (const name of ["frames", "predicted", "truth", "masks", "attention", "features"]) {
       if (clip[name]) this.sheets[name] = new Sheet(clip[name]);
     }
     this.tiles = [];
@@ -29,6 +29,11 @@ class ClipView extends FrameView {
       if (name === "truth" && !this.sheets.truth) continue;
       this.panes[name] = this.pane(caption, this.clip.frames);
       row.append(this.panes[name].figure);
+    }
+    if (this.sheets.features) {
+      this.features = this.pane("features (three main components)", this.clip.features);
+      this.features.context.canvas.classList.add("blocks");
+      row.append(this.features.figure);
     }
     return row;
   }
@@ -58,7 +63,7 @@ class ClipView extends FrameView {
     this.panes.overlay.text.textContent = this.alone === null ? "model" : `${this.clip.slotNames[this.alone]} alone`;
     if (this.slotTitle) {
       const kind = this.kind();
-      this.slotTitle.textContent = `${kind === "masks" ? "Decoder mask" : "Attention"} of each slot (white is ${shownValue(this.clip[kind].peak)})`;
+      this.slotTitle.textContent = `${kind === "masks" ? this.clip.maskTitle : "Attention of each slot"} (white is ${shownValue(this.clip[kind].peak)})`;
     }
   }
 
@@ -90,6 +95,7 @@ class ClipView extends FrameView {
         layer.drawFrame(context, this.frame);
       }
     }
+    if (this.features && this.sheets.features.ready) this.sheets.features.drawFrame(this.features.context, this.frame);
     if (!this.sheets.masks) return;
     const sheet = this.sheets[this.kind()];
     if (!sheet.ready) return;

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from vosssl.clip import VOID
 from vosssl.engine.drawing import as_bytes, evenly_spaced, id_colors, slot_labels
 from vosssl.engine.html_page import css_color, number, write_html_page
 from vosssl.engine.inspected_clip import InspectedClip
@@ -35,7 +36,7 @@ def write_inspect_page(
     *,
     title: str,
     summary_rows: Sequence[SummaryRow] = (),
-    alarms: Sequence[str] = (),
+    alarms: Sequence[str] | None = (),
     config_text: str = "",
     display_side: int = 320,
     max_frames: int = 120,
@@ -51,7 +52,7 @@ def write_inspect_page(
         clips: what to show, in any order; the page sorts. May be empty.
         title: headline and window title.
         summary_rows: the model first, then what it is compared with; values in [0, 1], higher is better.
-        alarms: sentences about collapsed slots; none is said as well.
+        alarms: sentences about collapsed slots; none is said as well. None: the model has no slots.
         config_text: shown folded away at the end.
         display_side: longer side of a frame in the page, pixels.
         max_frames: frames per clip in the page.
@@ -110,7 +111,9 @@ def _summary_cell(value: float | None, *, best: float) -> str:
     return f'<td{kind}><span class="bar" style="--share:{share:.1f}%">{value:.3f}</span></td>'
 
 
-def _alarms_html(alarms: Sequence[str]) -> str:
+def _alarms_html(alarms: Sequence[str] | None) -> str:
+    if alarms is None:
+        return '<p class="calm">Slots alone are watched for collapse; this model has none.</p>'
     if not alarms:
         return '<p class="calm">No collapse alarm.</p>'
     items = "".join(f"<li>{escape(alarm)}</li>" for alarm in alarms)
@@ -133,6 +136,8 @@ def _clip_payload(clip: InspectedClip, *, display_side: int, max_frames: int) ->
         "labelled": None if shown.labelled is None else shown.labelled.tolist(),
         "masks": None if shown.masks is None else mask_sheet(shown.masks),
         "attention": None if shown.attention is None else mask_sheet(shown.attention),
+        "features": None if shown.features is None else image_sheet(shown.features),
+        "maskTitle": "Probability of each" if shown.slot_names else "Decoder mask of each slot",
         "slotColors": [css_color(colors[i]) for i in _track_ids(shown)],
         "slotNames": _track_names(shown),
         "objectColors": {} if shown.truth is None else object_colors(shown.truth),
@@ -156,6 +161,7 @@ def _shown(clip: InspectedClip, indices: list[int], *, display_side: int) -> Ins
         truth=None if clip.truth is None else resize_labels(clip.truth[indices], size),
         masks=None if clip.masks is None else clip.masks[indices].float(),
         attention=None if clip.attention is None else clip.attention[indices].float(),
+        features=None if clip.features is None else clip.features[indices],
         labelled=None if clip.labelled is None else clip.labelled[indices],
         frame_metrics={name: [values[i] for i in indices] for name, values in clip.frame_metrics.items()},
     )
@@ -179,13 +185,18 @@ def _track_ids(clip: InspectedClip) -> list[int]:
 def _track_names(clip: InspectedClip) -> list[str]:
     if clip.masks is None:
         return [f"id {identity}" for identity in object_ids(clip.predicted)]
-    return [f"slot {k + 1}" for k in range(len(clip.slot_ids))]
+    return list(clip.slot_names) or [f"slot {k + 1}" for k in range(len(clip.slot_ids))]
 
 
 def _identity(clip: InspectedClip) -> SlotIdentity:
     """Slots (or, without slots, predicted ids) against the truth."""
     if clip.masks is None:
         return label_identity(clip.predicted, clip.truth, labelled=clip.labelled)[1]
+    if clip.slot_names:
+        place = torch.full((VOID + 1,), -1)
+        place[list(clip.slot_ids)] = torch.arange(len(clip.slot_ids))
+        tracks = place[clip.predicted.long()]  # (T, H, W)
+        return slot_identity(tracks, clip.truth, num_slots=len(clip.slot_ids), labelled=clip.labelled)
     size: Size = (clip.frames.shape[-2], clip.frames.shape[-1])
     tracks = torch.stack([slot_labels(mask, size) for mask in clip.masks]).long() - 1  # (T, H, W)
     return slot_identity(tracks, clip.truth, num_slots=clip.masks.shape[1], labelled=clip.labelled)

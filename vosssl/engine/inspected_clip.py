@@ -25,6 +25,9 @@ class InspectedClip:
         labelled: (T,) bool, which frames have truth. None means all, when there is truth.
         slot_ids: the predicted id of each slot, whose colour it gets; 0 when it is known to be background.
             Left out, slot k has id k + 1.
+        slot_names: what they are called where they are no slots but classes or objects that are followed:
+            `masks` then are probabilities. Left out, they are slots.
+        features: (T, 3, h, w) uint8, pictures of a model's features, or None.
 
     Raises:
         ValueError: when shapes or dtypes disagree; says which.
@@ -40,6 +43,8 @@ class InspectedClip:
     metrics: Mapping[str, float] = field(default_factory=dict)
     labelled: Tensor | None = None
     slot_ids: Sequence[int] = ()
+    slot_names: Sequence[str] = ()
+    features: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 4 or self.frames.shape[1] != 3 or self.frames.dtype != torch.uint8:
@@ -61,6 +66,9 @@ class InspectedClip:
             self._refuse("attention", self.attention, "as many slots as the masks")
         if self.labelled is not None and tuple(self.labelled.shape) != (length,):
             self._refuse("labelled", self.labelled, f"({length},)")
+        features = self.features
+        if features is not None and (features.shape[:2] != (length, 3) or features.dtype != torch.uint8):
+            self._refuse("features", features, f"({length}, 3, h, w) uint8")
         for name, values in self.frame_metrics.items():
             if len(values) != length:
                 raise ValueError(f"clip {self.name} has {len(values)} values of {name} for {length} frames")
@@ -76,6 +84,8 @@ class InspectedClip:
             raise ValueError(
                 f"slot_ids of clip {self.name} are {ids}, expected {slots} ids from 0 to 254, one per slot"
             )
+        if self.slot_names and len(self.slot_names) != slots:
+            raise ValueError(f"clip {self.name} has {len(self.slot_names)} names for {slots} masks")
         object.__setattr__(self, "slot_ids", ids)
 
     def _refuse(self, what: str, tensor: Tensor, expected: str) -> None:

@@ -1,5 +1,5 @@
-"""mode=inspect: a model's slots and masks on its evaluation videos, or the data themselves, as one HTML page
-and a contact sheet."""
+"""mode=inspect: what a model makes of its evaluation videos, or the data themselves, as one HTML page and a
+contact sheet."""
 
 from __future__ import annotations
 
@@ -22,23 +22,29 @@ from vosssl.engine.drawing import contact_sheet
 from vosssl.engine.evaluator import LabelVideo, evaluate_discovery
 from vosssl.engine.inspect_page import SummaryRow, write_inspect_page
 from vosssl.engine.inspected_clip import InspectedClip
+from vosssl.engine.protocol import DISCOVERY, LOCK_ON, EvalProtocol, load_protocol
 from vosssl.engine.report import COMPARISON_COLUMNS
 from vosssl.metrics.ari import image_fg_ari
 from vosssl.modes import inspect_data
-from vosssl.modes.evaluate import videos_of
+from vosssl.modes.evaluate import protocol_of, videos_of
+from vosssl.modes.inspect_masks import watched_masks
 from vosssl.modes.pictures import watched
 from vosssl.modes.session import require, require_segmenter, segmenter_of, start
+from vosssl.ops.masks import object_ids
+from vosssl.propagation.class_segmentation import ClassSegmenter
+from vosssl.propagation.segmenter import VideoSegmenter
 from vosssl.propagation.slot_tracking import SlotTracker
 
 log = logging.getLogger(__name__)
 SHEET_CLIPS = 8
+SHOWN = (*COMPARISON_COLUMNS, "J", "F")
 
 
 def run(cfg: DictConfig) -> None:
     """Writes inspect.html and inspect.png into a new run folder.
 
-    Raises:
-        ValueError: the model has no slots to look at.
+    Slots are shown with their masks and attention, classes and followed objects with their probabilities,
+    label propagation also with its features.
     """
     if inspect_data.is_meant(cfg):
         inspect_data.run(cfg)
@@ -47,14 +53,18 @@ def run(cfg: DictConfig) -> None:
     require(cfg, "data", why="mode=inspect")
     session = start(cfg)
     segmenter = segmenter_of(cfg, session)
-    if not isinstance(segmenter, SlotTracker):
-        raise ValueError(f"{cfg.method.name} has no slots to look at; mode=predict draws its masks")
+    has_slots = isinstance(segmenter, SlotTracker)
+    protocol = rules_of(cfg, segmenter)
     videos = videos_of(cfg, limit=cfg.inspect.clips)
     sheet: list[InspectedClip] = []
 
     def clips() -> Iterator[InspectedClip]:
         for video in tqdm(videos, desc="inspect", unit="clip", leave=False):
-            clip = measured(watched(segmenter, video, frames=cfg.inspect.frames))
+            if isinstance(segmenter, SlotTracker):
+                clip = watched(segmenter, video, frames=cfg.inspect.frames)
+            else:
+                clip = watched_masks(segmenter, video, frames=cfg.inspect.frames, merge=protocol.merge_truth)
+            clip = measured(clip, protocol=protocol)
             if len(sheet) < SHEET_CLIPS:
                 sheet.append(clip)
             yield clip
@@ -65,12 +75,21 @@ def run(cfg: DictConfig) -> None:
         clips(),
         title=f"{cfg.method.name} on {cfg.data.name}",
         summary_rows=rows,
-        alarms=alarms,
+        alarms=alarms if has_slots else None,
         config_text=OmegaConf.to_yaml(OmegaConf.create(session.config)),
     )
     write_image(session.folder / "inspect.png", contact_sheet(sheet))
     log.info("page        %s", page)
     log.info("sheet       %s", session.folder / "inspect.png")
+
+
+def rules_of(cfg: DictConfig, segmenter: VideoSegmenter | LabelVideo) -> EvalProtocol:
+    """What the clips' scores mean: discovery, the rule of classes, or that of given objects."""
+    if isinstance(segmenter, VideoSegmenter) and not segmenter.discovers:
+        return load_protocol(cfg.evaluate.protocol or cfg.data.get("protocol") or LOCK_ON)
+    if isinstance(segmenter, ClassSegmenter):
+        return load_protocol(protocol_of(cfg, segmenter) or DISCOVERY)
+    return DISCOVERY
 
 
 def run_summary(cfg: DictConfig) -> tuple[list[SummaryRow], list[str]]:
@@ -81,20 +100,22 @@ def run_summary(cfg: DictConfig) -> tuple[list[SummaryRow], list[str]]:
     content: dict[str, Any] = json.loads(report.read_text())
     named = {content["name"]: content["model"], **content["floors"]}
     rows: list[SummaryRow] = [
-        (name, {metric: values[metric] for metric in COMPARISON_COLUMNS if values.get(metric) is not None})
+        (name, {metric: values[metric] for metric in SHOWN if values.get(metric) is not None})
         for name, values in named.items()
     ]
     return rows, list(content.get("training", {}).get("alarms", ()))
 
 
-def measured(clip: InspectedClip) -> InspectedClip:
-    """The clip with its scores, in all and over time, where it has truth."""
-    if clip.truth is None:
+def measured(clip: InspectedClip, *, protocol: EvalProtocol = DISCOVERY) -> InspectedClip:
+    """The clip with its scores under a protocol, in all and over time, where it has truth to score."""
+    if clip.truth is None or not object_ids(clip.truth):
         return clip
     video = clip_video(Clip(clip.name, clip.frames, labels=clip.truth, labelled=clip.labelled))
     replay: LabelVideo = lambda frames: zip(frames, clip.predicted, strict=True)  # noqa: E731
-    report = evaluate_discovery(replay, [video], progress=False)
-    per_frame: dict[str, list[float]] = {"FG-ARI": image_fg_ari(clip.predicted, clip.truth).tolist()}
+    report = evaluate_discovery(replay, [video], protocol=protocol, progress=False)
+    per_frame: dict[str, list[float]] = {}
+    if protocol is DISCOVERY:
+        per_frame["FG-ARI"] = image_fg_ari(clip.predicted, clip.truth).tolist()
     for metric in ("J", "F"):
         curves = [dict(zip(c.frames, c.values, strict=True)) for c in report.curves if c.metric == metric]
         per_frame[metric] = [
@@ -106,5 +127,5 @@ def measured(clip: InspectedClip) -> InspectedClip:
             metric: [value if known else math.nan for value, known in zip(values, clip.labelled, strict=True)]
             for metric, values in per_frame.items()
         }
-    means = {name: value for name, value in report.means().items() if name in COMPARISON_COLUMNS}
-    return replace(clip, metrics=means, frame_metrics=per_frame)
+    means = {name: value for name, value in report.means().items() if name in SHOWN}
+    return replace(clip, metrics=means, frame_metrics={**per_frame, **clip.frame_metrics})
