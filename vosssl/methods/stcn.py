@@ -27,6 +27,7 @@ from vosssl.ops.masks import aggregated_log_odds, labels_to_masks, soft_aggregat
 from vosssl.ops.resize import resize_masks
 from vosssl.propagation.memory_bank import MemoryBank
 from vosssl.propagation.memory_network import Carry, EncodedFrame
+from vosssl.propagation.memory_segmenter import MemorySegmenter, Precision
 
 log = logging.getLogger(__name__)
 
@@ -416,3 +417,49 @@ class Objective:
                 zip(log_odds.unbind(1), classes.unbind(1), strict=True), start=1
             )
         }
+
+
+def stcn_segmenter(
+    network: STCN,
+    *,
+    mem_every: int = 5,
+    top_k: int | None = 20,
+    include_last: bool = False,
+    max_mem_frames: int | None = None,
+    max_mem_mb: float | None = None,
+    permanent_prompts: bool = False,
+    flip_aug: bool = False,
+    chunk_size: int = -1,
+    max_internal_size: int = -1,
+    precision: Precision = "fp32",
+    device: torch.device | str | None = None,
+) -> MemorySegmenter:
+    """Follows masks by STCN's official settings for DAVIS and YouTube-VOS.
+
+    Args:
+        network: the trained one.
+        mem_every, top_k, include_last: see `MemorySegmenter`; for long videos the authors take a larger
+            mem_every.
+        max_mem_frames, max_mem_mb: None: the memory grows with the video, as in the official program; its
+            first frame always stays.
+        permanent_prompts, flip_aug, chunk_size, max_internal_size, precision, device: see `MemorySegmenter`.
+
+    Returns:
+        The segmenter. Frames are padded with the mean colour, which is what zeros behind the
+        normalisation are.
+    """
+    return MemorySegmenter(
+        network,
+        mem_every=mem_every,
+        top_k=top_k,
+        include_last=include_last,
+        max_mem_frames=max_mem_frames,
+        max_mem_mb=max_mem_mb,
+        permanent_prompts=permanent_prompts,
+        flip_aug=flip_aug,
+        chunk_size=chunk_size,
+        max_internal_size=max_internal_size,
+        pad_colour=IMAGENET_MEAN,
+        precision=precision,
+        device=device,
+    )
