@@ -41,11 +41,11 @@ class Row:
 
 
 LOCK_ON_ROWS = {
-    "first mask copied": Row("copy-first-mask", against="propagation"),
-    "slots, locked on": Row("slots-synthetic", against="propagation"),
     "propagation": Row("slots-gated-propagation", {"gate_strength": 0.0}),
     "gated, half strength": Row("slots-gated-propagation", {"gate_strength": 0.5}, "propagation"),
     "gated, full strength": Row("slots-gated-propagation", {"gate_strength": 1.0}, "propagation"),
+    "slots, locked on": Row("slots-synthetic", against="propagation"),
+    "first mask copied": Row("copy-first-mask", against="propagation"),
 }
 DISCOVERY_ROWS = {
     "slots": Row("slots-synthetic"),
@@ -72,37 +72,38 @@ def main() -> None:
         protocol = "davis16-val" if name.startswith("DAVIS") else LOCK_ON
         if options.task in ("both", "lock_on"):
             follow = partial(evaluate_lock_on, protocol=protocol, progress=False)
-            reports = {label: measured(row, follow, videos, options) for label, row in LOCK_ON_ROWS.items()}
-            print(table(LOCK_ON_ROWS, reports, COLUMNS, compared=("J&F",)), "\n", flush=True)
+            table(LOCK_ON_ROWS, partial(measured, follow, videos, options), COLUMNS, compared=("J&F",))
         if options.task in ("both", "discovery"):
-            find = partial(evaluate_discovery, progress=False)
-            reports = {label: measured(row, find, videos, options) for label, row in DISCOVERY_ROWS.items()}
-            compared = ("J&F", "video/mbo")
-            print(table(DISCOVERY_ROWS, reports, DISCOVERY_COLUMNS, compared=compared), "\n", flush=True)
+            find = partial(measured, partial(evaluate_discovery, progress=False), videos, options)
+            table(DISCOVERY_ROWS, find, DISCOVERY_COLUMNS, compared=("J&F", "video/mbo"))
 
 
 def measured(
-    row: Row, measure: Callable[..., Report], videos: list[Video], options: argparse.Namespace
+    measure: Callable[..., Report], videos: list[Video], options: argparse.Namespace, row: Row
 ) -> Report:
     """The scores of a row."""
     weights = None if row.model == "copy-first-mask" else options.checkpoint
-    return measure(create_segmenter(row.model, weights=weights, device=options.device, **row.options), videos)
+    settings = dict(row.options)
+    if row.model == "slots-gated-propagation":
+        settings |= {"size": options.size, "radius": options.radius, "multiple": 8}
+    return measure(create_segmenter(row.model, weights=weights, device=options.device, **settings), videos)
 
 
 def table(
-    rows: dict[str, Row], reports: dict[str, Report], columns: Sequence[str], *, compared: Sequence[str]
-) -> str:
-    """Markdown: means, and differences to the row that each is compared with."""
+    rows: dict[str, Row], measure: Callable[[Row], Report], columns: Sequence[str], *, compared: Sequence[str]
+) -> None:
+    """Prints, as they are measured, means and differences to the row that each is compared with."""
     heads = ["", *columns, *(f"{column}: difference [95 %]" for column in compared), "frames/s"]
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|", flush=True)
+    reports: dict[str, Report] = {}
     for label, row in rows.items():
-        report = reports[label]
+        report = reports[label] = measure(row)
         cells = [label, *(f"{report.mean(column):.3f}" for column in columns)]
         for column in compared:
             cells.append("" if row.against is None else gain(reports[row.against], report, column))
         cells.append(f"{report.facts['frames_per_second']:.0f}")
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        print(f"| {' | '.join(cells)} |", flush=True)
+    print()
 
 
 def gain(before: Report, after: Report, column: str) -> str:
@@ -131,6 +132,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--davis", type=Path)
     made.add_argument("--clips", type=int, default=64, help="0 leaves generated clips out")
     made.add_argument("--frames", type=int, default=24)
+    made.add_argument("--size", type=int, default=64, help="shorter side of propagation's frames")
+    made.add_argument("--radius", type=float, default=12, help="of its window, in patches")
     made.add_argument("--task", choices=("both", "lock_on", "discovery"), default="both")
     made.add_argument("--threads", type=int, default=1)
     made.add_argument("--device", default="cpu")
