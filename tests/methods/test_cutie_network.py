@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import vosssl
 from tests.fill import box_mask, noise_video
 from tests.methods.cutie_models import (
     BACKBONES,
@@ -402,3 +403,26 @@ def test_the_filled_weights_keep_the_wave_lengths() -> None:
     name = "object_transformer.spatial_pe.inv_freq"
     assert torch.equal(state[name], cutie_filled(state)[name])
     assert state[name][0] == 1
+
+
+@pytest.mark.parametrize("variant", BACKBONES)
+def test_both_variants_are_built_by_name(variant: str) -> None:
+    network = vosssl.create_model(f"cutie-{variant}")
+    assert [name for name, *_ in keys()[variant]] == list(network.state_dict())
+
+
+def test_a_segmenter_by_name_takes_options_by_their_official_names() -> None:
+    segmenter = vosssl.create_segmenter(
+        "cutie-small",
+        network=tiny_cutie(),
+        device="cpu",
+        mem_every=2,
+        top_k=4,
+        use_long_term=True,
+        num_prototypes=8,
+    )
+    frames = noise_video(5, 50, 66, 1)
+    prompt = box_mask(50, 66, [(10, 10, 40, 30)]).byte() * 7
+    labels = [segmenter.step(frame, prompt if number == 0 else None) for number, frame in enumerate(frames)]
+    assert segmenter.object_ids == (7,)
+    assert all(frame.shape == (50, 66) for frame in labels)
