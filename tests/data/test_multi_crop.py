@@ -102,6 +102,37 @@ def test_matches_between_frames_follow_the_motion() -> None:
     assert (back[4:12, 4:12, 0] - (columns[4:12] - 1)).nan_to_num().abs().max() < 0.3
 
 
+def test_exact_flow_says_what_estimated_flow_says() -> None:
+    settings = {"frames": 4, "count": 4, "size": 96}
+    pairs = [
+        MultiCrop(
+            SyntheticClips(flow=flow, **settings),  # type: ignore[arg-type]
+            size=64,
+            local_crops=0,
+            patch_size=8,
+            scale=(0.5, 0.9),
+            mirror=0.0,
+        )
+        for flow in (True, False)
+    ]
+    exact, estimated = (
+        torch.stack([crops[Draw(index, 0)].features[MATCHES] for index in range(4)]) for crops in pairs
+    )
+    both = ~(exact + estimated).isnan().any(-1)
+    assert both.float().mean() > 0.3
+    assert (exact - estimated)[both].norm(dim=-1).median() < 0.2
+    assert (~exact.isnan()).sum() > (~estimated.isnan()).sum()
+
+
+def test_exact_flow_is_not_known_where_another_surface_is_met() -> None:
+    frames = torch.full((2, 3, 16, 16), 200, dtype=torch.uint8)
+    frames[1, :, :, 8:] = 20  # something dark has come in front
+    whole = Crop(top=0, left=0, window=(16, 16), size=16, mirrored=False)
+    there, back = patch_matches(frames, whole, whole, patch_size=8, flow=torch.zeros(2, 16, 16))
+    assert there[:, 0].isnan().tolist() == [False, True, False, True]
+    assert back[:, 0].isnan().tolist() == [False, True, False, True]
+
+
 def test_crops_of_a_region_lie_close_together() -> None:
     frame = torch.zeros(1, 3, 64, 256, dtype=torch.uint8)
     frame[:] = torch.arange(256, dtype=torch.uint8)  # the column is the colour
@@ -111,6 +142,16 @@ def test_crops_of_a_region_lie_close_together() -> None:
     for seed in range(8):
         values = dataset[Draw(0, seed)].frames
         assert int(values.max()) - int(values.min()) < 64
+
+
+def test_large_crops_of_the_same_place_show_the_same_part() -> None:
+    still = OneClip(noise(64, 64).expand(2, -1, -1, -1))
+    clip = MultiCrop(still, size=32, local_crops=0, colour=0.0, same_place=True, patch_size=8)[Draw(0, 3)]
+    assert torch.equal(clip.frames[0], clip.frames[1])
+    rows, columns = torch.meshgrid(torch.arange(4.0), torch.arange(4.0), indexing="ij")
+    assert torch.allclose(
+        clip.features[MATCHES][0], torch.stack([columns, rows], -1).flatten(0, 1), atol=1e-4
+    )
 
 
 def test_without_colour_changes_crops_keep_their_colours() -> None:

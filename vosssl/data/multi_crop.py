@@ -1,7 +1,7 @@
 """Multi-crop: a few large and several small views of the same scene, at two moments where there are two.
 
 Where a patch of one large view is seen in the other is known from the crops' geometry and, between two
-moments, from optical flow that is estimated on the frames and checked there and back.
+moments, from optical flow: the clip's own, or one that is estimated on the frames; checked there and back.
 """
 
 from __future__ import annotations
@@ -27,12 +27,15 @@ from vosssl.data.sampling import (
 )
 from vosssl.data.transforms import ColourJitter, RandomResizedCrop
 from vosssl.data.warps import RandomGrey
-from vosssl.ops.flow import consistent
+from vosssl.ops.flow import chained, consistent, turned_back, warp
 from vosssl.ops.resize import Size, resize_image
 
 LOCAL = "local_crops"  # key of the small views among a clip's features
 MATCHES = "matches"  # key of where patches are seen in the other large view
 _SOLARISED_FROM = 128  # as in Pillow
+_SAME_COLOUR = (
+    30.0  # of 255, mean over channels: a larger change along exact flow is another surface in front
+)
 _FLOW_REDUCTION = 2  # flow is estimated at half size, a quarter of the time: a patch's place needs no more
 
 
@@ -80,7 +83,7 @@ class MultiCrop:
     """Two large and several small crops of each clip of another dataset, a pure function of the draw.
 
     The first large crop is of an earlier frame, the second of a later one; small crops come from both. Clips
-    of one frame give all crops of that frame.
+    of one frame give all crops of that frame. The flow of clips that have it is taken for exact.
 
     Args:
         clips: any clip dataset; clips of two or more frames give two moments.
@@ -93,8 +96,9 @@ class MultiCrop:
             whole frame. A small region keeps pixels near their size in the frame, and crops overlapping.
         colour: how strong the colours are changed: 1 as DINO does it, 0 not at all.
         mirror: probability of mirroring each crop.
-        patch_size: say where patches of this side are seen in the other large crop (slower by the flow);
-            None: do not.
+        same_place: whether both large crops have the same window, so that place counts as it does in a video.
+        patch_size: say where patches of this side are seen in the other large crop (slower by the flow where
+            clips have none); None: do not.
 
     Raises:
         ValueError: crops that make no sense.
@@ -115,6 +119,7 @@ class MultiCrop:
         region: int | None = None,
         colour: float = 1.0,
         mirror: float = 0.5,
+        same_place: bool = False,
         patch_size: int | None = None,
     ) -> None:
         if local_crops < 0 or local_crops % 2:
@@ -130,6 +135,7 @@ class MultiCrop:
         self.region = region
         self.colour = colour
         self.mirror = mirror
+        self.same_place = same_place
         self.patch_size = patch_size
 
     def __len__(self) -> int:
@@ -152,14 +158,15 @@ class MultiCrop:
     def fingerprint(self) -> str:
         """A hash that changes when the crops may."""
         own = (self.large.size, self.large.scale, self.small.size, self.small.scale, self.local_crops)
-        settings = (*own, self.region, self.colour, self.mirror, self.patch_size)
+        settings = (*own, self.region, self.colour, self.mirror, self.same_place, self.patch_size)
         return hashlib.sha256(f"{fingerprint_of(self.clips)} {settings!r}".encode()).hexdigest()
 
     def _cropped(self, clip: Clip, draw: Draw) -> Clip:
         generator = generator_of(mixed_seed(draw.seed, draw.index, 2))
-        frames = _two_moments(clip, self.region, generator)  # (2, 3, h, w)
+        frames, flow = _two_moments(clip, self.region, generator)  # (2, 3, h, w), (2, h, w)
         native = (frames.shape[2], frames.shape[3])
-        large = [self._draw(self.large, native, generator) for _ in range(2)]
+        first = self._draw(self.large, native, generator)
+        large = [first, first if self.same_place else self._draw(self.large, native, generator)]
         views = [
             recoloured(crop.cut(frame), generator, strength=self.colour, blur=blur, solarise=solarise)
             for frame, crop, blur, solarise in zip(frames, large, (1.0, 0.1), (0.0, 0.2), strict=True)
@@ -178,7 +185,9 @@ class MultiCrop:
         ]
         features = {LOCAL: torch.stack([torch.stack(crops) for crops in small])} if self.local_crops else {}
         if self.patch_size is not None:
-            features[MATCHES] = patch_matches(frames, large[0], large[1], patch_size=self.patch_size)
+            features[MATCHES] = patch_matches(
+                frames, large[0], large[1], patch_size=self.patch_size, flow=flow
+            )
         return Clip(name=clip.name, frames=torch.stack(views), features=features)
 
     def _draw(self, crop: RandomResizedCrop, native: Size, generator: torch.Generator) -> Crop:
@@ -186,7 +195,9 @@ class MultiCrop:
         return Crop(top, left, window, crop.size[0], _uniform(generator) < self.mirror)
 
 
-def patch_matches(frames: Tensor, first: Crop, second: Crop, *, patch_size: int) -> Tensor:
+def patch_matches(
+    frames: Tensor, first: Crop, second: Crop, *, patch_size: int, flow: Tensor | None = None
+) -> Tensor:
     """Where the patches of each of two crops are seen in the other.
 
     Args:
@@ -194,26 +205,41 @@ def patch_matches(frames: Tensor, first: Crop, second: Crop, *, patch_size: int)
         first: crop of the first frame.
         second: crop of the second frame.
         patch_size: P patches fit into each crop.
+        flow: (2, H, W) pixels from the first frame to the second, exact; None: it is estimated.
 
     Returns:
         (2, P, 2) float32 column and row in patches of the other crop, 0 at the first patch's centre; NaN
         outside it, or where flow does not return to where it began.
     """
-    height, width = frames.shape[2:]
-    flow = torch.zeros(2, 2, height, width)
-    if not torch.equal(frames[0], frames[1]):
-        small = resize_image(frames, (height // _FLOW_REDUCTION, width // _FLOW_REDUCTION))
-        flow = estimate_flow(small)  # to the second frame, and that to the first with the sign turned
-        factor = torch.tensor([width / small.shape[3], height / small.shape[2]])[:, None, None]
-        flow = F.interpolate(flow, size=(height, width), mode="bilinear") * factor
-        flow[1] *= -1
-    known = consistent(flow, flow.flip(0))  # (2, H, W)
+    if torch.equal(frames[0], frames[1]):
+        both = torch.zeros(2, 2, *frames.shape[2:])
+    else:
+        both = _estimated_flow(frames) if flow is None else _exact_flow(frames, flow)
+    known = consistent(both, both.flip(0))  # (2, H, W); false where flow is NaN
     return torch.stack(
         [
-            _places(first, second, flow[0], known[0], patch_size=patch_size),
-            _places(second, first, flow[1], known[1], patch_size=patch_size),
+            _places(first, second, both[0], known[0], patch_size=patch_size),
+            _places(second, first, both[1], known[1], patch_size=patch_size),
         ]
     )
+
+
+def _estimated_flow(frames: Tensor) -> Tensor:
+    """(2, 2, H, W) pixels: of the first frame to the second, and of the second to the first."""
+    height, width = frames.shape[2:]
+    small = resize_image(frames, (height // _FLOW_REDUCTION, width // _FLOW_REDUCTION))
+    flow = estimate_flow(small)  # to the second frame, and that to the first with the sign turned
+    factor = torch.tensor([width / small.shape[3], height / small.shape[2]])[:, None, None]
+    flow = F.interpolate(flow, size=(height, width), mode="bilinear") * factor
+    flow[1] *= -1
+    return flow
+
+
+def _exact_flow(frames: Tensor, flow: Tensor) -> Tensor:
+    """As `_estimated_flow`, from forward flow (2, H, W); NaN where another colour is met: hidden."""
+    change = (warp(frames[1:].float(), flow[None]) - frames[:1].float()).abs().mean(1)  # (1, H, W)
+    forward = flow.masked_fill(change > _SAME_COLOUR, torch.nan)
+    return torch.stack([forward, turned_back(forward)])
 
 
 def recoloured(
@@ -246,20 +272,28 @@ def recoloured(
     return image
 
 
-def _two_moments(clip: Clip, region: int | None, generator: torch.Generator) -> Tensor:
-    """(2, 3, h, w) uint8: two frames of a clip, the earlier first, cut to a random square region."""
+def _two_moments(clip: Clip, region: int | None, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+    """Two frames of a clip, the earlier first, cut to a random square region, and the flow between them.
+
+    Returns:
+        (2, 3, h, w) uint8, and (2, h, w) pixels, or None for a clip without flow.
+    """
     if clip.frames.dtype != torch.uint8:
         clip = replace(clip, frames=(clip.frames * 255).round().to(torch.uint8))
     chosen = torch.randperm(len(clip), generator=generator)[:2].sort().values
     frames = clip.frames[chosen] if len(chosen) == 2 else clip.frames.expand(2, -1, -1, -1)
+    flow = None
+    if clip.flow is not None and len(chosen) == 2:
+        flow = chained(clip.flow[chosen[0] : chosen[1]].float())
     if region is None:
-        return frames
+        return frames, flow
     sides = [min(region, side) for side in frames.shape[2:]]
     top, left = (
         int(torch.randint(whole - side + 1, (), generator=generator))
         for whole, side in zip(frames.shape[2:], sides, strict=True)
     )
-    return frames[:, :, top : top + sides[0], left : left + sides[1]]
+    rows, columns = slice(top, top + sides[0]), slice(left, left + sides[1])
+    return frames[..., rows, columns], None if flow is None else flow[..., rows, columns]
 
 
 def _places(crop: Crop, other: Crop, flow: Tensor, known: Tensor, *, patch_size: int) -> Tensor:

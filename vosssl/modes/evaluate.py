@@ -217,6 +217,17 @@ class Validation:
         report = evaluate_discovery(segmenter, self.videos, frames=frames, progress=False)
         return {name: value for name, value in report.means().items() if name in VALIDATED}
 
+    def floors(self, network: nn.Module) -> Mapping[str, float]:
+        """J&F of what following masks has to beat, an untrained network among it; empty for other methods."""
+        segmenter = segmenter_of(self.cfg, self.session, network=network, frozen=False)
+        if not isinstance(segmenter, LabelPropagation):
+            return {}
+        frames = self.cfg.train.validation_frames
+        return {
+            name: lock_on_scores(self.cfg, floor, self.videos, frames=frames)["J&F"]
+            for name, floor in lock_on_floors(self.cfg, self.session, segmenter).items()
+        }
+
     def images(self, network: nn.Module, step: int) -> Mapping[str, Tensor]:
         """Slot masks and attention of two clips over time; or truth and prediction of four."""
         segmenter = segmenter_of(self.cfg, self.session, network=network, frozen=False)

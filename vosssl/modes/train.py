@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 import hydra
+import torch
 from omegaconf import DictConfig, open_dict
 from torch import nn
 from tqdm import tqdm
@@ -16,8 +17,9 @@ from vosssl.data.cache import CachedFeatures, FeatureCache, cache_key
 from vosssl.data.sampling import ClipDataset, ClipLoader
 from vosssl.engine import distributed
 from vosssl.engine.interrupt import TrainingStoppedError
-from vosssl.engine.logs import NonFiniteLossError
+from vosssl.engine.logs import NonFiniteLossError, compact
 from vosssl.engine.parameter_groups import parameter_groups
+from vosssl.engine.rng import preserved_rng
 from vosssl.engine.trainer import FitResult, Trainer
 from vosssl.layers.frame_encoders import FrozenBackbone
 from vosssl.layers.slot_network import SlotNetwork
@@ -63,6 +65,8 @@ def fit(cfg: DictConfig, session: Session, network: nn.Module, clips: ClipDatase
         ValueError: a loss was not finite.
     """
     trainer = trainer_of(cfg, session, network, clips)
+    if session.world.is_main and not cfg.resume:
+        log_floors(cfg, session, network)
     if cfg.resume:
         resume(trainer, cfg, session)
         if trainer.fraction >= 1:
@@ -86,6 +90,15 @@ def fit(cfg: DictConfig, session: Session, network: nn.Module, clips: ClipDatase
     if trainer.average is not None:
         network.load_state_dict(trainer.evaluated_network.state_dict())
     return result
+
+
+def log_floors(cfg: DictConfig, session: Session, network: nn.Module) -> None:
+    """Says what the validation numbers have to beat, where masks are followed by label propagation."""
+    watch = evaluate.Validation.of(cfg, session)
+    with preserved_rng(), torch.no_grad():
+        floors = watch.floors(network) if watch else {}
+    if floors:
+        log.info("validation, J&F without training: %s", compact(floors))
 
 
 def resume(trainer: Trainer, cfg: DictConfig, session: Session) -> None:

@@ -45,3 +45,36 @@ def consistent(forward: Tensor, backward: Tensor, *, tolerance: float = 1.0) -> 
     """
     round_trip = forward + warp(backward, forward)
     return (round_trip.norm(dim=1) < tolerance) & inside(forward)
+
+
+def chained(flow: Tensor) -> Tensor:
+    """Flow over several frames, following each pixel from frame to frame.
+
+    Args:
+        flow: (n, 2, H, W) pixels, from each frame to the next.
+
+    Returns:
+        (2, H, W) pixels from the first frame to the one after the last.
+    """
+    total = flow[0]
+    for following in flow[1:]:
+        total = total + warp(following[None], total[None])[0]
+    return total
+
+
+def turned_back(flow: Tensor) -> Tensor:
+    """The flow from where pixels land to where they came from.
+
+    Args:
+        flow: (2, H, W) pixels, NaN where unknown.
+
+    Returns:
+        (2, H, W) pixels, NaN where nothing landed; where several did, one of them.
+    """
+    height, width = flow.shape[-2:]
+    column = (torch.arange(width, device=flow.device) + flow[0]).round()
+    row = (torch.arange(height, device=flow.device)[:, None] + flow[1]).round()
+    landed = (column >= 0) & (column < width) & (row >= 0) & (row < height)  # false for NaN
+    turned = torch.full_like(flow, torch.nan)
+    turned[:, row[landed].long(), column[landed].long()] = -flow[:, landed]
+    return turned
