@@ -180,6 +180,17 @@ def test_the_segmenter_follows_with_the_map_before_the_last_stage() -> None:
     assert segmenter.memory.features.shape[1:] == (16, 16, 16)
 
 
+def test_two_stages_and_a_small_first_kernel_see_thirteen_pixels() -> None:
+    small = {"width": 4, "stages": 2, "blocks": 1, "first_stride": 1, "first_side": 3, "pool": False}
+    network = CRW(**small).eval().for_test()
+    images = torch.rand(1, 3, 40, 40, requires_grad=True)
+    features = network(images)
+    assert features.shape == (1, 8, 20, 20)
+    features[0, :, 10, 10].sum().backward()
+    seen = images.grad.abs().sum((0, 1)).nonzero()  # rows and columns around 20
+    assert seen.min() >= 20 - 6 and seen.max() <= 20 + 6
+
+
 def test_impossible_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="edge_dropout is 1"):
         Objective(edge_dropout=1)

@@ -6,9 +6,10 @@ stages, and masks beside the picture's channels; others take the plain network.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 Border = Literal["zeros", "reflect"]
@@ -81,6 +82,7 @@ class ResNet(nn.Module):
         strides: of the stages' first blocks.
         width: channels of the first stage; each further stage has twice as many.
         first_stride: of the first convolution.
+        first_side: of its kernel.
         pool: whether the max-pooling after it (stride 2) is there.
         border: what convolutions see outside the picture.
         in_channels: of the input: RGB, and masks behind it.
@@ -105,6 +107,7 @@ class ResNet(nn.Module):
         strides: Sequence[int] = (1, 2, 2, 2),
         width: int = 64,
         first_stride: int = 2,
+        first_side: int = 7,
         pool: bool = True,
         border: Border = "zeros",
         in_channels: int = 3,
@@ -117,7 +120,9 @@ class ResNet(nn.Module):
                 f"blocks are {tuple(blocks)} and strides {tuple(strides)}, expected one to four stages and a "
                 "stride for each"
             )
-        self.conv1 = _convolution(in_channels, width, 7, stride=first_stride, border=border, bias=bias)
+        self.conv1 = _convolution(
+            in_channels, width, first_side, stride=first_stride, border=border, bias=bias
+        )
         self.bn1 = nn.BatchNorm2d(width)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if pool else nn.Identity()
         self.stride = first_stride * (2 if pool else 1)
@@ -144,6 +149,37 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
                 if part.bias is not None:
                     nn.init.zeros_(part.bias)
+
+    def adapted_state(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Weights of a whole network of torchvision's, for one with fewer stages that may read masks, too.
+
+        Further input channels begin orthogonal, further biases and other parts as they are.
+
+        Args:
+            state: the entries of a checkpoint.
+
+        Returns:
+            What to load, to be matched strictly; any other checkpoint as it is.
+
+        Source: the initialisation of STM, STCN, XMem and Cutie.
+        """
+        own = self.state_dict()
+        if "layer4.0.conv1.weight" not in state or own.keys() <= state.keys():
+            return state
+        first = f"{self.stages[0]}."
+        renamed = {
+            key.replace("layer1.", first) if key.startswith("layer1.") else key: state[key] for key in state
+        }
+        adapted = {key: value for key, value in renamed.items() if key in own}
+        trunk = ("conv1.", "bn1.", *(f"{stage}." for stage in self.stages))
+        biases = {f"{name}.bias" for name, part in self.named_modules() if isinstance(part, nn.Conv2d)}
+        adapted |= {key: own[key] for key in own if key in biases or not key.startswith(trunk)}
+        extra = self.conv1.in_channels - adapted["conv1.weight"].shape[1]
+        if extra > 0:
+            masks = torch.empty_like(own["conv1.weight"][:, :extra])
+            nn.init.orthogonal_(masks)
+            adapted["conv1.weight"] = torch.cat([adapted["conv1.weight"].to(masks), masks], dim=1)
+        return adapted
 
     def forward(self, images: Tensor) -> Tensor:
         """Features of images.
@@ -193,6 +229,7 @@ def resnet18(
     blocks: int = 2,
     width: int = 64,
     first_stride: int = 2,
+    first_side: int = 7,
     pool: bool = True,
     border: Border = "zeros",
 ) -> ResNet:
@@ -203,6 +240,7 @@ def resnet18(
         strides=strides,
         width=width,
         first_stride=first_stride,
+        first_side=first_side,
         pool=pool,
         border=border,
     )

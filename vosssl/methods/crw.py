@@ -25,7 +25,7 @@ from vosssl.ops.patch_grid import cut_patches, grid_boxes
 from vosssl.ops.resize import Size
 from vosssl.propagation.label_propagation import LabelPropagation, Precision, crw_propagation
 
-STAGES_AT_TEST = 3  # masks are followed with the map of layer3
+STAGES_AT_TEST = 3  # masks are followed with the map of layer3, where there is one
 _EDGES = 0x6564676573  # keeps the random numbers of dropped edges apart from those of patches
 
 
@@ -48,8 +48,10 @@ class CRW(nn.Module):
         width: channels of the first stage; the official network's is 64.
         dim: D of the nodes.
         first_stride: of the first convolution.
+        first_side: of its kernel; 3 instead of 7 for small frames, as `blocks`.
         pool: whether the max-pooling after it is there; with it the map has stride 8, else 4.
-        stages: of the network; 3 train the map of layer3 without layer4, for a quarter of the time.
+        stages: of the network; 3 train the map of layer3 without layer4, for a quarter of the time, and 2 that
+            of layer2, which then is what follows masks.
         blocks: of every stage; 1 halves how far a place of the map sees, for small frames.
         border: what convolutions see outside a patch.
 
@@ -62,13 +64,15 @@ class CRW(nn.Module):
         width: int = 64,
         dim: int = 128,
         first_stride: int = 2,
+        first_side: int = 7,
         pool: bool = True,
-        stages: Literal[3, 4] = 4,
+        stages: Literal[2, 3, 4] = 4,
         blocks: int = 2,
         border: Border = "reflect",
     ) -> None:
         super().__init__()
-        self.width, self.blocks, self.first_stride = width, blocks, first_stride
+        self.width, self.blocks, self.stages = width, blocks, stages
+        self.first_stride, self.first_side = first_stride, first_side
         self.pool, self.border = pool, border
         self.encoder = Encoder(self._network(stages=stages))
         self.selfsim_fc = nn.Sequential(nn.Linear(self.encoder.model.channels, dim))
@@ -80,6 +84,7 @@ class CRW(nn.Module):
             blocks=self.blocks,
             width=self.width,
             first_stride=self.first_stride,
+            first_side=self.first_side,
             pool=self.pool,
             border=self.border,
         )
@@ -103,7 +108,7 @@ class CRW(nn.Module):
 
     def for_test(self) -> CRWFeatures:
         """The network that follows masks: without layer4 and head, on the same weights, not copied."""
-        features = CRWFeatures(self._network(stages=STAGES_AT_TEST))
+        features = CRWFeatures(self._network(stages=min(self.stages, STAGES_AT_TEST)))
         own = self.encoder.model
         for name, part in own.named_children():
             if name in dict(features.encoder.model.named_children()):
