@@ -85,8 +85,8 @@ class LabelFiles:
             if bool((labels == VOID).any()) and bool(((labels == 0) | (labels == VOID)).all()):
                 raise ValueError(
                     f"labels {path} hold only 0 and 255: one object (as in DAVIS 2016), or void without any "
-                    "object? Pass binary=true (++data.val.binary=true) for the first, binary=false for the "
-                    "second"
+                    "object? Pass binary=true (++data.val.binary=true, and ++data.train.binary=true where "
+                    "training reads them) for the first, binary=false for the second"
                 )
             self._trusted = True
         return labels

@@ -44,7 +44,10 @@ def existing_folder(root: Path, below: str, *, argument: str) -> Path:
     if place is not None:
         raise FileNotFoundError(f"{message}; {place} does: pass root={place}")
     if argument == "annotations":
-        raise FileNotFoundError(f"{message}; pass annotations=null for footage without labels")
+        raise FileNotFoundError(
+            f"{message}; put the labels there, name their folder, or pass annotations=null for footage without "
+            "labels"
+        )
     found = frames_below(root)
     if found is None:
         packed = archives_below(root)
