@@ -58,6 +58,21 @@ def test_a_pyramid_ends_in_the_map_and_masks_are_further_channels() -> None:
     assert all(torch.equal(one, other) for one, other in zip(maps, again, strict=True))
 
 
+def test_a_whole_network_gives_a_shorter_one_its_start_and_masks_begin_orthogonal() -> None:
+    theirs = filled(torchvision.models.resnet18(weights=None).state_dict())
+    ours = ResNet(BasicBlock, blocks=(2, 2, 2), in_channels=5, bias=True, first_stage="res2")
+    load_weights(ours, theirs)
+    state = ours.state_dict()
+    assert torch.equal(state["res2.0.conv1.weight"], theirs["layer1.0.conv1.weight"])
+    assert torch.equal(state["layer3.1.bn2.bias"], theirs["layer3.1.bn2.bias"])
+    assert torch.equal(state["conv1.weight"][:, :3], theirs["conv1.weight"])
+    masks = state["conv1.weight"][:, 3:].flatten(1)  # (64, 98): orthonormal rows
+    torch.testing.assert_close(masks @ masks.T, torch.eye(64), atol=1e-5, rtol=0)
+    assert not any(state[key].any() for key in state if key.endswith("conv1.bias"))
+    with pytest.raises(ValueError, match="missing"):
+        load_weights(ResNet(BasicBlock, blocks=(3, 2, 2)), theirs)
+
+
 def test_five_stages_are_refused() -> None:
     with pytest.raises(ValueError, match="one to four stages"):
         ResNet(BasicBlock, blocks=(1, 1, 1, 1, 1), strides=(1, 1, 1, 1, 1))

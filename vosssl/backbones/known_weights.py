@@ -10,6 +10,7 @@ from dataclasses import dataclass
 _FB = "https://dl.fbaipublicfiles.com"
 _HF = "https://huggingface.co"
 _GITHUB = "https://github.com"
+_TORCH = "https://download.pytorch.org/models"
 _DRIVE = "https://drive.google.com/uc?id="
 _DINOV3_FORM = (
     "they are under the DINOv3 licence: fill in the form at "
@@ -94,6 +95,8 @@ KNOWN_WEIGHTS: dict[str, WeightFile] = {
     "slotcontrast-movi-c": _slots("annamanasyan/slotcontrast", "movi_c.ckpt"),
     "slotcontrast-movi-e": _slots("annamanasyan/slotcontrast", "movi_e.ckpt"),
     "slotcontrast-ytvis": _slots("annamanasyan/slotcontrast", "ytvis.ckpt"),
+    "resnet18-imagenet": WeightFile(f"{_TORCH}/resnet18-5c106cde.pth", "BSD", sha256="5c106cde"),
+    "resnet50-imagenet": WeightFile(f"{_TORCH}/resnet50-19c8e357.pth", "BSD", sha256="19c8e357"),
     "crw-resnet18": WeightFile(f"{_GITHUB}/ajabri/videowalk/raw/master/pretrained.pth", "MIT"),
     "vfs-resnet18": WeightFile(
         f"{_GITHUB}/xvjiarui/VFS/releases/download/v0.1-rc1/r18_nc_sgd_cos_100e_r2_1xNx8_k400-db1a4c0d.pth",
