@@ -145,17 +145,16 @@ class MemoryBank:
                 frame too many for `max_mem_mb`. The memory is then as it was.
         """
         new = self._check_new(frame, values, ids)
-        permanents = len({slot for group in self.groups for slot in group.permanent}) + (
-            permanent or bool(new)
-        )
+        stays = permanent or bool(new)
+        permanents = len({slot for group in self.groups for slot in group.permanent}) + stays
         room = self._room(frame, values, permanents, groups=len(self.groups) + bool(new))
+        room -= temporary if self.max_mem_mb else 0
         self._map = (frame.key.shape[-2], frame.key.shape[-1])
         for group in self.groups:
             group.temporary = None
-            if not permanent:
-                del group.rolling[: int(max(0, len(group.rolling) + 1 - room))]
+            del group.rolling[: int(max(0, len(group.rolling) + (not permanent and not temporary) - room))]
         self.groups += [Group(new)] if new else []
-        if not permanent and not new and room < 1:
+        if not stays and room < (not temporary):
             return
         slot = self._store(frame, values, ids, slots=permanents + room + temporary)
         for group in self.groups:
@@ -300,6 +299,8 @@ class MemoryBank:
                 identity: _joined(self._values.get(identity), value) for identity, value in held.items()
             }
             return len(self)
+        if self._slots > slots and self.max_mem_mb:
+            self._shrink(int(slots))
         used = self._used()
         slot = next(slot for slot in range(len(used) + 1) if slot not in used)
         if slot >= self._slots:
@@ -327,6 +328,28 @@ class MemoryBank:
             storage = larger
         storage[:, before + slot * area : before + (slot + 1) * area] = part
         return storage
+
+    def _shrink(self, slots: int) -> None:
+        """Less storage, when objects or permanent frames have come and the budget is for all of them."""
+        used, area = self._used(), self._map[0] * self._map[1]
+        places = torch.tensor([slot * area + place for slot in used for place in range(area)])
+        size = slots * area
+
+        def shorter(storage: Tensor, before: int) -> Tensor:
+            made = storage.new_zeros(len(storage), before + size, *storage.shape[2:])
+            made[:, :before] = storage[:, :before]
+            made[:, before : before + len(places)] = storage[:, before + places.to(storage.device)]
+            return made
+
+        self._places = {name: shorter(storage, 0) for name, storage in self._places.items()}
+        self._values = {name: shorter(storage, self._condensed) for name, storage in self._values.items()}
+        for group in self.groups:
+            group.permanent = [used.index(slot) for slot in group.permanent]
+            group.rolling = [used.index(slot) for slot in group.rolling]
+            if group.usage is not None:
+                group.usage.read = shorter(group.usage.read, self._condensed)
+                group.usage.age = shorter(group.usage.age, self._condensed)
+        self._slots = slots
 
     def _start_counting(self, group: Group, slot: int) -> None:
         """Nobody has read the frame in this slot yet."""
