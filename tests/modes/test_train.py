@@ -213,3 +213,17 @@ def test_only_methods_with_masks_and_data_with_truth_are_scored() -> None:
             assert train.is_scored(cfg) == scored
     with composed("method=slots-synthetic", "data=synthetic", "data.val=null") as cfg:
         assert not train.is_scored(cfg)
+
+
+def test_parts_of_a_network_start_from_weights_of_their_own(tmp_path: Path) -> None:
+    files = {}
+    for name in ("0", "1"):
+        files[name] = tmp_path / f"{name}.pt"
+        torch.save(torch.nn.Linear(2, 2).state_dict(), files[name])
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    cfg = OmegaConf.create(
+        {"method": {"backbone_weights": {name: str(path) for name, path in files.items()}}}
+    )
+    train.load_backbone(cfg, network)
+    for name, path in files.items():
+        assert torch.equal(network.get_submodule(name).weight, torch.load(path)["weight"])

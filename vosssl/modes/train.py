@@ -187,10 +187,14 @@ def trainer_of(cfg: DictConfig, session: Session, network: nn.Module, clips: Cli
 
 
 def load_backbone(cfg: DictConfig, network: nn.Module) -> None:
-    """Gives a backbone the weights that its method names, downloaded once."""
-    if cfg.method.get("backbone_weights"):
+    """Gives a backbone, or the parts that a mapping names, the weights of the method; downloaded once."""
+    named = cfg.method.get("backbone_weights")
+    if isinstance(named, DictConfig):
+        for part, weights in named.items():
+            load_weights(network.get_submodule(str(part)), weights)
+    elif named:
         backbone = frozen_backbone(network)
-        load_weights(network if backbone is None else backbone.model, cfg.method.backbone_weights)
+        load_weights(network if backbone is None else backbone.model, named)
 
 
 def frozen_backbone(network: nn.Module) -> FrozenBackbone | None:
