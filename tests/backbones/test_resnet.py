@@ -60,6 +60,7 @@ def test_a_pyramid_ends_in_the_map_and_masks_are_further_channels() -> None:
 
 def test_a_whole_network_gives_a_shorter_one_its_start_and_masks_begin_orthogonal() -> None:
     theirs = filled(torchvision.models.resnet18(weights=None).state_dict())
+    theirs = {key: value for key, value in theirs.items() if not key.endswith("num_batches_tracked")}
     ours = ResNet(BasicBlock, blocks=(2, 2, 2), in_channels=5, bias=True, first_stage="res2")
     load_weights(ours, theirs)
     state = ours.state_dict()

@@ -138,6 +138,20 @@ def test_the_average_is_loaded_where_there_is_one():
     assert network.weight.item() == 0
 
 
+def test_a_network_may_complete_the_weights_of_an_earlier_stage():
+    class Longer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(4))
+
+        def adapted_state(self, state):
+            return {"weight": torch.cat([state["weight"], torch.zeros(1)])}
+
+    network = Longer()
+    load_network(network, content(2.0), source="stage.ckpt")
+    assert network.weight.tolist() == [2, 2, 2, 0]
+
+
 @pytest.mark.parametrize("value", [np.float64(1.0), Path("x"), {"deep": [object()]}, np.zeros(2)])
 def test_what_could_not_be_loaded_again_is_not_saved(tmp_path, value):
     with pytest.raises(ValueError, match=r"content\['config'\].* of the checkpoint is a"):

@@ -173,7 +173,9 @@ class ResNet(nn.Module):
         adapted = {key: value for key, value in renamed.items() if key in own}
         trunk = ("conv1.", "bn1.", *(f"{stage}." for stage in self.stages))
         biases = {f"{name}.bias" for name, part in self.named_modules() if isinstance(part, nn.Conv2d)}
-        adapted |= {key: own[key] for key in own if key in biases or not key.startswith(trunk)}
+        counters = {key for key in own if key.endswith("num_batches_tracked")}  # files of 2017 have none
+        kept = {key for key in own if key in biases or not key.startswith(trunk)} | counters - adapted.keys()
+        adapted |= {key: own[key] for key in kept}
         extra = self.conv1.in_channels - adapted["conv1.weight"].shape[1]
         if extra > 0:
             masks = torch.empty_like(own["conv1.weight"][:, :extra])

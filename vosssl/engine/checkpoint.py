@@ -135,7 +135,8 @@ def load_network(
     """Fills a network from a checkpoint's content.
 
     Args:
-        network: network to fill.
+        network: network to fill; its `adapted_state(state)`, if any, completes weights of an earlier stage of
+            its training.
         content: what `load` returned.
         source: where it comes from, for the error.
         prefer_ema: take the averaged weights where the checkpoint has some.
@@ -147,6 +148,8 @@ def load_network(
     state = average or content.get("network")
     if not state:
         raise ValueError(f"{source} holds no network, only {', '.join(content)}")
+    if hasattr(network, "adapted_state"):
+        state = network.adapted_state(state)  # type: ignore[operator]
     load_state(network, state, source=source)
 
 
