@@ -15,7 +15,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from vosssl.clip import VOID
 from vosssl.ops.masks import soft_aggregate
 from vosssl.ops.resize import Size, resize_masks
 from vosssl.propagation.long_term import LongTerm
@@ -172,9 +171,9 @@ class MemorySegmenter(VideoSegmenter):
 
     def _says_all(self, prompted: Prompted | None) -> bool:
         """Whether a prompt leaves nothing to segment: it names the known objects, and no other."""
-        if prompted is None or set(prompted.ids) != set(self.memory.ids):
+        if prompted is None or prompted.unknown is not None:
             return False
-        return prompted.native is None or not bool((prompted.native == VOID).any())
+        return set(prompted.ids) == set(self.memory.ids)
 
     def _predict(self, encoded: EncodedFrame) -> Tensor:
         """(N + 1, h, w) probabilities of the objects that are remembered."""
@@ -223,7 +222,8 @@ class MemorySegmenter(VideoSegmenter):
 
 
 def merged(known: Tensor | None, prompted: Prompted, ids: Sequence[int]) -> Tensor:
-    """What a frame shows when some of its objects are given: the others keep what nobody claims.
+    """What a frame shows when some of its objects are given: the others keep what nobody claims, and where
+    the prompt says nothing (void), all do.
 
     Args:
         known: (n, h, w) probabilities of the first n objects as segmented, or None.
@@ -239,5 +239,6 @@ def merged(known: Tensor | None, prompted: Prompted, ids: Sequence[int]) -> Tens
     if known is not None:
         rows[: len(known)] = known * (given.amax(0) <= 0.5)
     for identity, mask in zip(prompted.ids, given, strict=True):
-        rows[ids.index(identity)] = mask
+        row = rows[ids.index(identity)]
+        row.copy_(mask if prompted.unknown is None else torch.where(prompted.unknown, row, mask))
     return soft_aggregate(rows)

@@ -81,6 +81,7 @@ class Prompted:
             [0, 1] of soft masks.
         native: (H, W) uint8, the label map at the frame's own size, without padding; of soft masks,
             the strongest above 0.5.
+        unknown: (h, w) bool, void pixels of a label map (not the padding); None where there are none.
         clicks: by id, in pixels of the network's frame.
         boxes: by id, likewise.
     """
@@ -89,6 +90,7 @@ class Prompted:
     labels: Tensor | None = None
     masks: Tensor | None = None
     native: Tensor | None = None
+    unknown: Tensor | None = None
     clicks: dict[int, Clicks] = field(default_factory=dict)
     boxes: dict[int, Box] = field(default_factory=dict)
 
@@ -284,8 +286,11 @@ class VideoSegmenter(ABC):
                 "prompt names no object: every pixel is background (0) or void (255); pass prompt=None for a "
                 "frame about which nothing is known"
             )
-        labels = pad(resize_labels(native, working), padding, value=VOID)
-        return Prompted(ids, labels=labels, masks=labels_to_masks(labels, ids), native=native)
+        inside = resize_labels(native, working)
+        labels = pad(inside, padding, value=VOID)
+        unknown = pad(inside == VOID, padding) if high == VOID else None
+        masks = labels_to_masks(labels, ids)
+        return Prompted(ids, labels=labels, masks=masks, native=native, unknown=unknown)
 
     def _place_masks(
         self, prompt: Mapping[int, Tensor], size: Size, working: Size, padding: Padding

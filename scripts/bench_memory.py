@@ -1,0 +1,271 @@
+"""STCN and Cutie on a video: time, equal pixels and memory, ours beside the official programs, one run.
+
+    python scripts/bench_memory.py [--models stcn,cutie-base] [--objects 1,3,8] [--frames 60] [--threads 2]
+        [--stcn CHECKOUT] [--cutie CHECKOUT]
+    python scripts/bench_memory.py --models cutie-base --objects 3 --frames 2000 --size 96x160    # flat memory
+    python scripts/bench_memory.py --models cutie-base --objects 3 --frames 10 --profile
+
+CHECKOUTs are of hkchengrex/STCN and hkchengrex/Cutie. Frames are smooth noise with moving boxes, weights random and
+the same for both. Every row runs in a process of its own; official and ours take turns, so that both meet the same
+machine. Seconds are wall time and CPU time (all threads) per frame after the first; memory is the peak above the
+process with its network loaded. Equal pixels compares labels with those of the first row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import json
+import math
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import vosssl
+from vosssl.ops.images import IMAGENET_MEAN, IMAGENET_STD
+
+Step = Callable[[Tensor, Tensor | None], Tensor]  # frame and, first, labels -> labels
+
+
+def main() -> None:
+    options = parser().parse_args()
+    torch.set_num_threads(options.threads)
+    if options.row:
+        print(json.dumps(measured(options)))
+        return
+    print(f"{options.frames} frames of {options.size}, {options.threads} threads")
+    print("| model, objects | program | wall s/frame | CPU s/frame | peak MB | equal pixels |")
+    print("|---|---|---|---|---|---|")
+    for model in options.models.split(","):
+        for objects in options.objects.split(","):
+            with tempfile.TemporaryDirectory() as folder:
+                rows = ["ours"] if checkout(options, model) is None else ["official", "ours"]
+                found = {row: in_process(options, model, objects, row, Path(folder)) for row in rows}
+                first = torch.load(Path(folder) / f"{rows[0]}.pt", weights_only=True)
+                for row, numbers in found.items():
+                    labels = torch.load(Path(folder) / f"{row}.pt", weights_only=True)
+                    same = (labels == first).float().mean().item()
+                    cells = f"{numbers['wall']:.3f} | {numbers['cpu']:.3f} | {numbers['peak_mb']:.0f} | {same:.5f}"
+                    print(f"| {model}, {objects} | {row} | {cells} |", flush=True)
+
+
+def checkout(options: argparse.Namespace, model: str) -> str | None:
+    """Where the official program of a model is."""
+    return options.stcn if model == "stcn" else options.cutie
+
+
+def in_process(
+    options: argparse.Namespace, model: str, objects: str, row: str, folder: Path
+) -> dict[str, float]:
+    """Runs one row in a process of its own and returns what it measured."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--models", model, "--objects", objects]
+    command += ["--row", row, "--labels", str(folder / f"{row}.pt")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{row} failed:\n{done.stderr}")
+    *profile, last = done.stdout.splitlines()
+    print("\n".join(profile), end="\n" if profile else "")
+    numbers: dict[str, float] = json.loads(last)
+    return numbers
+
+
+def measured(options: argparse.Namespace) -> dict[str, float]:
+    """Seconds per frame and the peak memory of one row; its labels go to a file."""
+    objects = int(options.objects)
+    height, width = (int(side) for side in options.size.split("x"))
+    network = vosssl.create_model(options.models)
+    network.load_state_dict(random_weights(network))
+    step = (official(options, network) if options.row == "official" else ours(options, network))
+    del network
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what loading left behind would hide what is used now
+    idle = memory_mb("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    with torch.inference_mode():
+        kept = [step(frame(0, height, width), boxes(objects, height, width))]
+        wall, cpu = time.perf_counter(), cpu_seconds()
+        with torch.profiler.profile() if options.profile else _Nothing() as profile:
+            for number in range(1, options.frames):
+                labels = step(frame(number, height, width), None)
+                if number < 60:
+                    kept.append(labels)
+        wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
+    if options.profile:
+        print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=18, max_name_column_width=40))
+    torch.save(torch.stack(kept), options.labels)
+    count = options.frames - 1
+    return {"wall": wall / count, "cpu": cpu / count, "peak_mb": memory_mb("VmHWM") - idle}
+
+
+class _Nothing:
+    """No profiler."""
+
+    def __enter__(self) -> Any:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+def ours(options: argparse.Namespace, network: nn.Module) -> Step:
+    """Our segmenter with the official defaults."""
+    segmenter = vosssl.create_segmenter(options.models, weights=network.state_dict())
+    return lambda image, labels: segmenter.step(image, labels)
+
+
+def official(options: argparse.Namespace, network: nn.Module) -> Step:
+    """The official inference class of the model, told that there is no GPU."""
+    sys.path.insert(0, str(checkout(options, options.models)))
+    offline()
+    make = official_stcn if options.models == "stcn" else official_cutie
+    return make(options, network.state_dict())
+
+
+def offline() -> None:
+    """Their networks start from ImageNet's weights, which are written over here: nothing has to be fetched."""
+    from torch.utils import model_zoo
+    from torchvision.models import resnet18, resnet50
+    from torchvision.models._api import WeightsEnum
+
+    fresh = {"resnet18": resnet18().state_dict(), "resnet50": resnet50().state_dict()}
+
+    def load(url: str, *_: Any, **__: Any) -> dict[str, Tensor]:
+        return fresh["resnet50" if "resnet50" in url else "resnet18"]
+
+    model_zoo.load_url = load  # type: ignore[assignment]
+    WeightsEnum.get_state_dict = lambda self, **_: load(self.url)  # type: ignore[method-assign]
+
+
+def official_cutie(options: argparse.Namespace, state: dict[str, Tensor]) -> Step:
+    """Cutie's InferenceCore with the settings of its eval_config."""
+    from cutie.inference.inference_core import InferenceCore  # type: ignore[import-not-found]
+    from cutie.model.cutie import CUTIE  # type: ignore[import-not-found]
+    from omegaconf import OmegaConf
+
+    settings = Path(options.cutie) / "cutie" / "config"
+    config: Any = OmegaConf.load(settings / "eval_config.yaml")
+    model: Any = OmegaConf.load(settings / "model" / f"{options.models.removeprefix('cutie-')}.yaml")
+    config = OmegaConf.merge(
+        OmegaConf.masked_copy(config, [key for key in config if key not in ("defaults", "hydra", "datasets")]),
+        {"model": model, "use_long_term": False, "mem_every": 5},
+    )
+    program = CUTIE(config).eval()
+    program.load_state_dict(state)
+    core = InferenceCore(program, cfg=config)
+
+    def step(image: Tensor, labels: Tensor | None) -> Tensor:
+        ids = None if labels is None else list(range(1, int(options.objects) + 1))
+        rows = core.step(image, None if labels is None else labels.long(), ids)
+        return core.output_prob_to_mask(rows).byte()
+
+    return step
+
+
+def official_stcn(options: argparse.Namespace, state: dict[str, Tensor]) -> Step:
+    """STCN's parts in the order of its InferenceCore, which wants the whole video at once."""
+    for module in ("model.eval_network", "inference_memory_bank", "model.aggregate", "util.tensor_util"):
+        __import__(module)
+    modules: dict[str, types.ModuleType] = sys.modules
+    program: Any = modules["model.eval_network"].STCN().eval()  # type: ignore[attr-defined]
+    program.load_state_dict(state)
+    bank: Any = modules["inference_memory_bank"].MemoryBank(k=int(options.objects), top_k=20)  # type: ignore[attr-defined]
+    aggregate: Any = modules["model.aggregate"].aggregate  # type: ignore[attr-defined]
+    pad: Any = modules["util.tensor_util"].pad_divide_by  # type: ignore[attr-defined]
+    unpad: Any = modules["util.tensor_util"].unpad  # type: ignore[attr-defined]
+    mean, std = (torch.tensor(numbers)[:, None, None] for numbers in (IMAGENET_MEAN, IMAGENET_STD))
+    count = iter(range(1 << 30))
+
+    def step(image: Tensor, labels: Tensor | None) -> Tensor:
+        number = next(count)
+        image, margins = pad(((image - mean) / std)[None], 16)
+        key, thin, f16, f8, f4 = program.encode_key(image)
+        if labels is not None:
+            given = torch.stack([labels == row + 1 for row in range(int(options.objects))]).float()[:, None]
+            rows = aggregate(pad(given, 16)[0], keep_bg=True)
+        else:
+            rows = aggregate(program.segment_with_query(bank, f8, f4, key, thin), keep_bg=True)
+        if number % 5 == 0:
+            bank.add_memory(key.unsqueeze(2), program.encode_value(image, f16, rows[1:]))
+        return unpad(rows, margins).argmax(0)[0].byte()
+
+    return step
+
+
+def random_weights(network: nn.Module) -> dict[str, Tensor]:
+    """The same weights for any network with the same names, of a size that saturates nothing."""
+    generator = torch.Generator().manual_seed(0)
+    state = dict(network.state_dict())
+    for name in sorted(state):
+        like = state[name]
+        if not like.is_floating_point() or name.endswith("inv_freq"):
+            continue
+        values = torch.randn(like.shape, generator=generator)
+        if like.ndim > 1:
+            values /= math.sqrt(like[0].numel())
+        else:
+            values = 0.1 * values.abs() + (1 if name.endswith(("weight", "running_var")) else 0)
+        state[name] = values
+    return state
+
+
+def frame(number: int, height: int, width: int) -> Tensor:
+    """(3, H, W) smooth noise that drifts, with a sharper pattern in it."""
+    generator = torch.Generator().manual_seed(1)
+    coarse = torch.randn(1, 3, 24, 24, generator=generator).roll(number // 8, dims=3)
+    image = F.interpolate(coarse, size=(height, width), mode="bicubic")[0].sigmoid()
+    return image.roll(number, dims=2)
+
+
+def boxes(objects: int, height: int, width: int) -> Tensor:
+    """(H, W) ids of boxes in two rows."""
+    labels = torch.zeros(height, width, dtype=torch.uint8)
+    columns = math.ceil(objects / 2)
+    for number in range(objects):
+        row, column = divmod(number, columns)
+        top, left = (row * 4 + 1) * height // 10, (column * 4 + 1) * width // (4 * columns + 1)
+        labels[top : top + 3 * height // 10, left : left + 3 * width // (4 * columns + 1)] = number + 1
+    return labels
+
+
+def cpu_seconds() -> float:
+    """User and system seconds of this process, all threads."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def memory_mb(field: str) -> float:
+    """A line of /proc/self/status in MB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--models", default="stcn,cutie-base")
+    made.add_argument("--objects", default="1,3,8")
+    made.add_argument("--frames", type=int, default=60)
+    made.add_argument("--size", default="480x854")
+    made.add_argument("--threads", type=int, default=2)
+    made.add_argument("--stcn", help="checkout of hkchengrex/STCN")
+    made.add_argument("--cutie", help="checkout of hkchengrex/Cutie")
+    made.add_argument("--profile", action="store_true", help="where the time goes")
+    made.add_argument("--row", help=argparse.SUPPRESS)
+    made.add_argument("--labels", help=argparse.SUPPRESS)
+    return made
+
+
+if __name__ == "__main__":
+    main()
