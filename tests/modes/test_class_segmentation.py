@@ -81,6 +81,10 @@ def test_more_classes_are_scored_by_class_beside_as_many_floors(tmp_path: Path, 
     assert "all class 3" in content["floors"]
     assert {"J", "F", "J&F"} <= set(content["model"])
     assert 0 <= content["evaluation"]["dice"] <= 1
+    log = (report.parent / "log.txt").read_text()  # said before the first validation, too
+    assert (
+        0 < log.index("J&F without training: all background 0 all class 1") < log.index("step 2, validation")
+    )
 
 
 def footage(root: Path) -> Path:

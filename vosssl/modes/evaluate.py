@@ -35,6 +35,7 @@ from vosssl.modes.session import (
 )
 from vosssl.propagation.class_segmentation import ClassSegmenter
 from vosssl.propagation.label_propagation import LabelPropagation
+from vosssl.propagation.memory_segmenter import MemorySegmenter
 from vosssl.propagation.segmenter import VideoSegmenter
 from vosssl.propagation.slot_tracking import SlotTracker
 
@@ -207,21 +208,34 @@ class Validation:
         """Scores of the present network: of discovery, or of the classes under the evaluation's protocol."""
         segmenter = segmenter_of(self.cfg, self.session, network=network, frozen=False)
         frames = self.cfg.train.validation_frames
-        if isinstance(segmenter, LabelPropagation):
+        if isinstance(segmenter, LabelPropagation | MemorySegmenter):
             return lock_on_scores(self.cfg, segmenter, self.videos, frames=frames)
         if isinstance(segmenter, ClassSegmenter):
-            protocol = load_protocol(protocol_of(self.cfg, segmenter) or DISCOVERY)
-            return class_scores(
-                evaluate_discovery(segmenter, self.videos, protocol=protocol, frames=frames, progress=False)
-            )
+            return self._class_scores(segmenter, segmenter)
         report = evaluate_discovery(segmenter, self.videos, frames=frames, progress=False)
         return {name: value for name, value in report.means().items() if name in VALIDATED}
 
+    def _class_scores(
+        self, label_video: LabelVideo | VideoSegmenter, network: ClassSegmenter
+    ) -> dict[str, float]:
+        """Of the network of classes, or of a floor under its protocol."""
+        report = evaluate_discovery(
+            label_video,
+            self.videos,
+            protocol=load_protocol(protocol_of(self.cfg, network) or DISCOVERY),
+            frames=self.cfg.train.validation_frames,
+            progress=False,
+        )
+        return class_scores(report)
+
     def floors(self, network: nn.Module) -> Mapping[str, float]:
-        """J&F of what following masks has to beat, an untrained network among it; empty for other methods."""
+        """J&F of what followed masks or classes have to beat; nothing for others, and with `floors=null`."""
         segmenter = segmenter_of(self.cfg, self.session, network=network, frozen=False)
-        if not isinstance(segmenter, LabelPropagation):
+        if not self.cfg.floors or not isinstance(segmenter, LabelPropagation | ClassSegmenter):
             return {}
+        if isinstance(segmenter, ClassSegmenter):
+            rows = floors_of(self.cfg, self.session, network, segmenter).items()
+            return {name: self._class_scores(floor, segmenter)["J&F"] for name, floor in rows}
         frames = self.cfg.train.validation_frames
         return {
             name: lock_on_scores(self.cfg, floor, self.videos, frames=frames)["J&F"]
@@ -235,7 +249,7 @@ class Validation:
             picture = pictures.classes_over_time(segmenter, self.videos[:4])
             write_image(self.session.folder / "validation.png", picture)
             return {"classes": picture}
-        if isinstance(segmenter, LabelPropagation):
+        if isinstance(segmenter, LabelPropagation | MemorySegmenter):
             picture = followed_over_time(segmenter, self.videos[:2])
             write_image(self.session.folder / "validation.png", picture)
             return {"followed": picture}
