@@ -253,8 +253,7 @@ def finish(cfg: DictConfig, session: Session, network: nn.Module, result: FitRes
         log.info("report      %s", session.folder / "report.json")
     log.info("checkpoint  %s", checkpoint)
     if "segmenter" in cfg.method:
-        if pictures.finds_slots(network):
-            log.info("next        %s", again(checkpoint, "inspect"))
+        log.info("next        %s", again(checkpoint, "inspect"))
         log.info("next        %s predict.source=VIDEO", again(checkpoint, "predict"))
 
 
