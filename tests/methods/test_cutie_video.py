@@ -92,7 +92,7 @@ def run(variant: str, case: str) -> tuple[MemorySegmenter, list[Tensor], list[Te
                 segmenter._masks = None if masks is None else masks[:, :2]
         labels.append(segmenter.step(frame, given.get(number)))
         probabilities.append(segmenter.probabilities)
-        area = math.prod(segmenter.memory._map)
+        area = segmenter.memory.storage.area
         tokens.append(tokens_per_frame(segmenter, area))
     return segmenter, probabilities, labels, tokens
 
@@ -118,10 +118,10 @@ def test_clips_agree_with_the_official_program(variant: str, case: str) -> None:
 
 def compare_state(segmenter: MemorySegmenter, name: str) -> None:
     """Sensory memory, summaries, keys, values and usage after the last frame."""
-    memory, area = segmenter.memory, math.prod(segmenter.memory._map)
+    memory, area = segmenter.memory, segmenter.memory.storage.area
     for number, group in enumerate(memory.groups):
         slots = [*reversed(group.permanent), *group.rolling]
-        features = memory._gathered(memory._places["features"], slots)
+        features = memory.storage.place("features", slots)
         channels = (features.shape[-1] - 1) // 2
         shrinkage = features[..., -1:] * -math.sqrt(channels)
         found = {
@@ -132,21 +132,19 @@ def compare_state(segmenter: MemorySegmenter, name: str) -> None:
         }
         for identity in group.ids:
             row = segmenter.object_ids.index(identity)
-            values = memory._gathered(memory._values[identity], slots, memory._condensed)
+            values = memory.storage.value(identity, slots)
             found[f"final_work_value_obj{identity}"] = values.transpose(1, 2)
             found[f"final_sensory_obj{identity}"] = segmenter._carry["sensory"][:, row]
             found[f"final_objmem_obj{identity}"] = segmenter._carry["summaries"][:, row]
-            old = memory._values[identity][:, : group.prototypes]
+            old = memory.storage.values[identity][:, : group.prototypes]
             found[f"final_long_value_obj{identity}"] = old.transpose(1, 2)
         if group.usage is not None:
             found[f"final_long_usage_b{number}"] = group.usage.read[:, : group.prototypes]
             rolling = len(group.permanent) * area
-            found[f"final_work_usage_b{number}"] = memory._gathered(
-                group.usage.read, slots, memory._condensed
-            )[:, rolling:]
-            found[f"final_work_life_b{number}"] = memory._gathered(group.usage.age, slots, memory._condensed)[
+            found[f"final_work_usage_b{number}"] = memory.storage.gathered(group.usage.read, slots)[
                 :, rolling:
             ]
+            found[f"final_work_life_b{number}"] = memory.storage.gathered(group.usage.age, slots)[:, rolling:]
         for array, values in found.items():
             if f"{name}/{array}" in arrays():
                 assert_agrees(values, f"{name}/{array}", relative=1e-3)

@@ -164,10 +164,10 @@ def test_storage_does_not_grow_with_the_video_and_is_not_copied() -> None:
     memory = bank(max_mem_frames=4)
     for seed in range(5):
         memory.append(frame(seed), values(seed, 2), [1, 2])
-    stored, megabytes = memory._values[1].data_ptr(), memory.megabytes
+    stored, megabytes = memory.storage.values[1].data_ptr(), memory.megabytes
     for seed in range(5, 300):
         memory.append(frame(seed % 7), values(seed % 7, 2), [1, 2])
-    assert memory._values[1].data_ptr() == stored and memory.megabytes == megabytes
+    assert memory.storage.values[1].data_ptr() == stored and memory.megabytes == megabytes
 
 
 @pytest.mark.parametrize("long_term", [None, LONG_TERM])

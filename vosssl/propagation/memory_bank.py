@@ -28,6 +28,7 @@ from vosssl.ops.memory_reading import (
     top_readout,
     top_softmax,
 )
+from vosssl.propagation.frame_storage import FrameStorage
 from vosssl.propagation.long_term import Candidates, LongTerm, Usage, condense
 from vosssl.propagation.memory_network import EncodedFrame
 
@@ -91,19 +92,15 @@ class MemoryBank:
         self.max_mem_frames = long_term.max_mem_frames if long_term else max_mem_frames
         self.max_mem_mb = max_mem_mb
         self.long_term = long_term
-        self.differentiable = differentiable
-        self._condensed = (
-            long_term.max_num_tokens if long_term else 0
-        )  # places in front of every object's values
-        self.clear()
+        self.storage = FrameStorage(
+            reserved=long_term.max_num_tokens if long_term else 0, differentiable=differentiable
+        )
+        self.groups: list[Group] = []
 
     def clear(self) -> None:
         """Forgets everything."""
-        self.groups: list[Group] = []
-        self._places: dict[str, Tensor] = {}  # (B, slots * h*w, C) each, see `_parts`
-        self._values: dict[int, Tensor] = {}  # by object: (B, long-term places + slots * h*w, V)
-        self._map = (0, 0)
-        self._slots = 0
+        self.groups = []
+        self.storage.clear()
 
     def __len__(self) -> int:
         return len(self._used())
@@ -116,7 +113,7 @@ class MemoryBank:
     @property
     def megabytes(self) -> float:
         """Bytes of all storage, in MB (2**20)."""
-        stored = [*self._places.values(), *self._values.values()]
+        stored = self.storage.tensors
         for group in self.groups:
             stored += [] if group.features is None else [group.features]
             stored += [] if group.usage is None else [group.usage.read, group.usage.age]
@@ -149,7 +146,7 @@ class MemoryBank:
         permanents = len({slot for group in self.groups for slot in group.permanent}) + stays
         room = self._room(frame, values, permanents, groups=len(self.groups) + bool(new))
         room -= temporary if self.max_mem_mb else 0
-        self._map = (frame.key.shape[-2], frame.key.shape[-1])
+        self.storage.map_size = (frame.key.shape[-2], frame.key.shape[-1])
         for group in self.groups:
             group.temporary = None
             del group.rolling[: int(max(0, len(group.rolling) + (not permanent and not temporary) - room))]
@@ -199,7 +196,8 @@ class MemoryBank:
             raise ValueError(f"objects {unknown} are not remembered; there are {self.ids}")
         for group in self.groups:
             group.ids = [identity for identity in group.ids if identity not in ids]
-        self._values = {identity: held for identity, held in self._values.items() if identity not in ids}
+        for identity in ids:
+            del self.storage.values[identity]
         self.groups = [group for group in self.groups if group.ids]
         if not self.groups:
             self.clear()
@@ -210,26 +208,18 @@ class MemoryBank:
             vars(group) | {"usage": None if group.usage is None else vars(group.usage)}
             for group in self.groups
         ]
-        content = {"map": self._map, "slots": self._slots, "places": self._places, "values": self._values}
-        return content | {"groups": groups}
+        return {"storage": self.storage.state_dict(), "groups": groups}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from what `state_dict` gave, and copies it."""
-        self._map, self._slots = (state["map"][0], state["map"][1]), state["slots"]
-        self._places = {name: tensor.clone() for name, tensor in state["places"].items()}
-        self._values = {identity: tensor.clone() for identity, tensor in state["values"].items()}
+        self.storage.load_state_dict(state["storage"])
         self.groups = []
         for entry in state["groups"]:
-            group = Group(**{**entry, "usage": None})
-            group.ids, group.permanent, group.rolling = (
-                list(group.ids),
-                list(group.permanent),
-                list(group.rolling),
-            )
-            group.features = None if group.features is None else group.features.clone()
-            if entry["usage"] is not None:
-                group.usage = Usage(**{name: tensor.clone() for name, tensor in entry["usage"].items()})
-            self.groups.append(group)
+            copied: dict[str, Any] = {name: list(entry[name]) for name in ("ids", "permanent", "rolling")}
+            copied["features"] = None if entry["features"] is None else entry["features"].clone()
+            counts = entry["usage"]
+            copied["usage"] = None if counts is None else Usage(counts["read"].clone(), counts["age"].clone())
+            self.groups.append(Group(**{**entry, **copied}))
 
     def _check_new(self, frame: EncodedFrame, values: Tensor, ids: Sequence[int]) -> list[int]:
         """The ids that are new, if everything fits."""
@@ -245,26 +235,30 @@ class MemoryBank:
             raise ValueError(
                 f"values are of objects {list(ids)}, expected each of {self.ids} once, and new ones"
             )
-        return [identity for identity in ids if identity not in self._values]
+        return [identity for identity in ids if identity not in self.storage.values]
 
     def _check_map(self, frame: EncodedFrame) -> None:
         size = tuple(frame.key.shape[-2:])
-        if size != self._map:
+        if size != self.storage.map_size:
             raise ValueError(
-                f"the frame's key is {size}, what is remembered {self._map}; clear the memory first"
+                f"the frame's key is {size}, what is remembered {self.storage.map_size}; clear the memory "
+                "first"
             )
 
     def _room(self, frame: EncodedFrame, values: Tensor, permanents: int, *, groups: int) -> float:
         """How many frames there may be beside the permanent ones; infinity without a limit."""
-        room = math.inf if self.max_mem_frames is None or self.differentiable else self.max_mem_frames - 1
+        room = (
+            math.inf
+            if self.max_mem_frames is None or self.storage.differentiable
+            else self.max_mem_frames - 1
+        )
         if self.max_mem_mb is None:
             return room
         batch, _, height, width = frame.key.shape
         widths = {name: part.shape[-1] for name, part in self._parts(frame).items()}
-        place = values.shape[1] * values.shape[2] * values.element_size() + (
-            8 * groups if self.long_term else 0
-        )
-        long_term = batch * self._condensed * (place + 4 * groups * widths["features"])
+        counted = 8 * groups if self.long_term else 0  # usage and age
+        place = values.shape[1] * values.shape[2] * values.element_size() + counted
+        long_term = batch * self.storage.reserved * (place + 4 * groups * widths["features"])
         slot = batch * height * width * (place + 4 * sum(widths.values()))
         slots = math.floor((self.max_mem_mb * 2**20 - long_term) / slot)
         if slots < permanents:
@@ -290,81 +284,42 @@ class MemoryBank:
         return sorted({slot for group in self.groups for slot in group.slots})
 
     def _store(self, frame: EncodedFrame, values: Tensor, ids: Sequence[int], *, slots: float) -> int:
-        """Writes a frame into a free slot and returns it; storage for `slots` frames is made at once."""
-        parts = self._parts(frame)
+        """Writes a frame into a free slot and returns it; room for `slots` frames is made at once."""
         held = dict(zip(ids, values.flatten(3).transpose(2, 3).unbind(1), strict=True))  # (B, h*w, V) each
-        if self.differentiable:
-            self._places = {name: _joined(self._places.get(name), part) for name, part in parts.items()}
-            self._values = {
-                identity: _joined(self._values.get(identity), value) for identity, value in held.items()
-            }
-            return len(self)
-        if self._slots > slots and self.max_mem_mb:
+        storage = self.storage
+        if storage.slots > slots and self.max_mem_mb:
             self._shrink(int(slots))
         used = self._used()
         slot = next(slot for slot in range(len(used) + 1) if slot not in used)
-        if slot >= self._slots:
-            self._slots = (
-                max(FIRST_SLOTS, 2 * self._slots) if slots == math.inf else max(int(slots), slot + 1)
-            )
-        for name, part in parts.items():
-            self._places[name] = self._written(self._places.get(name), part, slot, before=0)
-        for identity, value in held.items():
-            self._values[identity] = self._written(
-                self._values.get(identity), value, slot, before=self._condensed
-            )
+        if slot >= storage.slots:
+            unlimited = max(FIRST_SLOTS, 2 * storage.slots)
+            storage.slots = unlimited if slots == math.inf else max(int(slots), slot + 1)
+        storage.write(slot, self._parts(frame), held)
         for group in self.groups if self.long_term else ():
             self._start_counting(group, slot)
         return slot
 
-    def _written(self, storage: Tensor | None, part: Tensor, slot: int, *, before: int) -> Tensor:
-        """Storage (B, before + slots * h*w, C), made or enlarged where needed, with a frame in its slot."""
-        batch, area, channels = part.shape
-        size = before + self._slots * area
-        if storage is None or storage.shape[1] < size:
-            larger = part.new_empty(batch, size, channels)
-            if storage is not None:
-                larger[:, : storage.shape[1]] = storage
-            storage = larger
-        storage[:, before + slot * area : before + (slot + 1) * area] = part
-        return storage
-
     def _shrink(self, slots: int) -> None:
-        """Less storage, when objects or permanent frames have come and the budget is for all of them."""
-        used, area = self._used(), self._map[0] * self._map[1]
-        places = torch.tensor([slot * area + place for slot in used for place in range(area)])
-        size = slots * area
-
-        def shorter(storage: Tensor, before: int) -> Tensor:
-            made = storage.new_zeros(len(storage), before + size, *storage.shape[2:])
-            made[:, :before] = storage[:, :before]
-            made[:, before : before + len(places)] = storage[:, before + places.to(storage.device)]
-            return made
-
-        self._places = {name: shorter(storage, 0) for name, storage in self._places.items()}
-        self._values = {name: shorter(storage, self._condensed) for name, storage in self._values.items()}
+        """Less storage: objects or permanent frames have come, and the budget is for all of them."""
+        used = self._used()
+        for group in self.groups:
+            if group.usage is not None:
+                group.usage.read = self.storage.shortened(group.usage.read, used, slots)
+                group.usage.age = self.storage.shortened(group.usage.age, used, slots)
+        self.storage.shrink(used, slots)
         for group in self.groups:
             group.permanent = [used.index(slot) for slot in group.permanent]
             group.rolling = [used.index(slot) for slot in group.rolling]
-            if group.usage is not None:
-                group.usage.read = shorter(group.usage.read, self._condensed)
-                group.usage.age = shorter(group.usage.age, self._condensed)
-        self._slots = slots
 
     def _start_counting(self, group: Group, slot: int) -> None:
         """Nobody has read the frame in this slot yet."""
-        features = self._places["features"]
-        places = self._condensed + features.shape[1]
+        features = self.storage.places["features"]
+        places = self.storage.reserved + features.shape[1]
         if group.features is None:
-            group.features = features.new_empty(len(features), self._condensed, features.shape[2])
+            group.features = features.new_empty(len(features), self.storage.reserved, features.shape[2])
         if group.usage is None or group.usage.read.shape[1] < places:
             group.usage = Usage.of(len(features), places, features, before=group.usage)
-        group.usage.start(self._slot_places(slot))
-
-    def _slot_places(self, slot: int) -> slice:
-        """Of a frame, among the values of an object."""
-        area = self._map[0] * self._map[1]
-        return slice(self._condensed + slot * area, self._condensed + (slot + 1) * area)
+        group.usage.start(self.storage.span(slot))
 
     def _condense_oldest(self, group: Group, room: float) -> None:
         """Turns old frames of a full group into prototypes."""
@@ -372,19 +327,17 @@ class MemoryBank:
             return
         keep = int(min(self.long_term.min_mem_frames, room)) - 1
         old = group.rolling[: len(group.rolling) - keep]
-        held = {
-            identity: self._gathered(self._values[identity], old, self._condensed) for identity in group.ids
-        }
-        raw = {name: self._gathered(self._places[name], old) for name in ("key", "shrinkage", "selection")}
+        held = {identity: self.storage.value(identity, old) for identity in group.ids}
+        raw = {name: self.storage.place(name, old) for name in ("key", "shrinkage", "selection")}
         assert group.usage is not None and group.features is not None
-        rate = self._gathered(group.usage.rate(), old, self._condensed)
+        rate = self.storage.gathered(group.usage.rate(), old)
         features, values = condense(Candidates(**raw, values=held), rate, self.long_term.num_prototypes)
         if group.prototypes >= self.long_term.max_num_tokens - self.long_term.num_prototypes:
             self._drop_unread(group)
         new = slice(group.prototypes, group.prototypes + features.shape[1])
         group.features[:, new] = features
         for identity, value in values.items():
-            self._values[identity][:, new] = value
+            self.storage.values[identity][:, new] = value
         group.usage.start(new)
         group.prototypes = new.stop
         del group.rolling[: len(old)]
@@ -395,39 +348,28 @@ class MemoryBank:
         limit = self.long_term.max_num_tokens - self.long_term.num_prototypes - self.long_term.buffer_tokens
         best = group.usage.rate()[:, : group.prototypes].topk(limit, dim=1).indices
         stores = [group.features, group.usage.read, group.usage.age]
-        for store in stores + [self._values[identity] for identity in group.ids]:
+        for store in stores + [self.storage.values[identity] for identity in group.ids]:
             index = best if store.ndim == 2 else best[..., None].expand(-1, -1, store.shape[-1])
             store[:, :limit] = store.gather(1, index)
         group.prototypes = limit
 
-    def _gathered(self, storage: Tensor, slots: Sequence[int], before: int = 0) -> Tensor:
-        """(B, n * h*w, ...) of some slots; a view where they lie in a row."""
-        area = self._map[0] * self._map[1]
-        first = slots[0]
-        if list(slots) == list(range(first, first + len(slots))):
-            return storage[:, before + first * area : before + (first + len(slots)) * area]
-        framed = storage[:, before:].unflatten(1, (-1, area))  # (B, slots, h*w, ...)
-        return framed[:, list(slots)].flatten(1, 2)
-
     def _read_all(self, queries: Tensor, group: Group) -> Tensor:
         """Softmax over everything that a group remembers: (B, n, V, h, w)."""
-        memory = self._gathered(self._places["features"], group.slots)
-        values = [
-            self._gathered(self._values[identity], group.slots, self._condensed) for identity in group.ids
-        ]
+        memory = self.storage.place("features", group.slots)
+        values = [self.storage.value(identity, group.slots) for identity in group.ids]
         if group.features is not None:
             memory = torch.cat([group.features[:, : group.prototypes], memory], dim=1)
-            old = [self._values[identity][:, : group.prototypes] for identity in group.ids]
+            old = [self.storage.values[identity][:, : group.prototypes] for identity in group.ids]
             values = [torch.cat(pair, dim=1) for pair in zip(old, values, strict=True)]
         readout = full_readout(queries, memory, torch.cat(values, dim=2))  # (B, h*w, n*V)
-        return readout.transpose(1, 2).unflatten(2, self._map).unflatten(1, (len(values), -1))
+        return readout.transpose(1, 2).unflatten(2, self.storage.map_size).unflatten(1, (len(values), -1))
 
     def _read_top(self, queries: Tensor, sample: int) -> list[Tensor]:
         """The best matches of one video of the batch: (n, V, h, w) for each group."""
         used = self._used()
-        memory = self._gathered(self._places["features"][sample : sample + 1], used)[0]  # (U * h*w, F)
+        memory = self.storage.place("features", used)[sample]  # (U * h*w, F)
         matches: list[list[TopMatches]] = [[] for _ in self.groups]
-        for part in query_parts(len(queries), len(memory) + self._condensed, queries.device):
+        for part in query_parts(len(queries), len(memory) + self.storage.reserved, queries.device):
             scores = queries[part] @ memory.T  # (q, F) @ (F, U * h*w)
             for found, group in zip(matches, self.groups, strict=True):
                 found.append(self._group_matches(group, scores, queries[part], used, sample))
@@ -436,15 +378,15 @@ class MemoryBank:
             whole = TopMatches(*(torch.cat(parts) for parts in zip(*found, strict=True)))
             if group.usage is not None:
                 group.usage.count(sample, whole)
-            values = [top_readout(whole, self._values[identity][sample]) for identity in group.ids]
-            readouts.append(torch.stack([value.T.unflatten(1, self._map) for value in values]))
+            values = [top_readout(whole, self.storage.values[identity][sample]) for identity in group.ids]
+            readouts.append(torch.stack([value.T.unflatten(1, self.storage.map_size) for value in values]))
         return readouts
 
     def _group_matches(
         self, group: Group, scores: Tensor, queries: Tensor, used: Sequence[int], sample: int
     ) -> TopMatches:
         """What some queries take from a group's places, numbered as the values of its objects are."""
-        area = self._map[0] * self._map[1]
+        area = self.storage.area
         slots = sorted(group.slots)
         if slots != list(used):
             columns = [used.index(slot) for slot in slots]
@@ -454,14 +396,10 @@ class MemoryBank:
         matches = top_softmax(scores, self.top_k)
         place = matches.places - group.prototypes
         slot = torch.tensor(slots, device=place.device)[place.div(area, rounding_mode="floor").clamp(min=0)]
-        in_slots = self._condensed + slot * area + place % area
+        in_slots = self.storage.reserved + slot * area + place % area
         return TopMatches(matches.weights, torch.where(place < 0, matches.places, in_slots))
 
 
 def _tokens(maps: Tensor) -> Tensor:
     """(B, C, h, w) -> (B, h*w, C)."""
     return maps.flatten(2).transpose(1, 2)
-
-
-def _joined(storage: Tensor | None, part: Tensor) -> Tensor:
-    return part if storage is None else torch.cat([storage, part], dim=1)
