@@ -163,7 +163,7 @@ def test_a_misplaced_root_is_found_again(root: Path) -> None:
         FolderDataset(root, images="JPEGImages/1080p", annotations=None)
     with pytest.raises(ValueError, match=r"480p is no folder of frames.*pass images=JPEGImages/480p"):
         FolderDataset(root, images="JPEGImages", annotations="Annotations")
-    with pytest.raises(FileNotFoundError, match="put the labels there, .* or pass annotations=null for footage"):
+    with pytest.raises(FileNotFoundError, match=r"put the labels there, .* annotations=null for footage"):
         FolderDataset(root, images="JPEGImages/480p", annotations="Masks")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from vosssl.data.readahead import read_ahead
+from vosssl.data.readahead import WriteBehind, read_ahead
 
 
 def threads() -> list[threading.Thread]:
@@ -72,3 +72,41 @@ def test_leaving_early_closes_the_source() -> None:
 def test_a_negative_depth_is_refused() -> None:
     with pytest.raises(ValueError, match="expected 0"):
         next(read_ahead([1], depth=-1))
+
+
+def test_jobs_are_done_in_order_behind_the_caller() -> None:
+    done: list[int] = []
+    gate = threading.Event()
+
+    def slow(number: int) -> None:
+        gate.wait(5)
+        done.append(number)
+
+    with WriteBehind(depth=3) as behind:
+        for number in range(3):
+            behind(slow, number)
+        assert done == []  # the caller was not held up
+        gate.set()
+        for number in range(3, 10):
+            behind(slow, number)
+    assert done == list(range(10))
+
+
+def test_an_error_of_a_job_reaches_the_caller() -> None:
+    def full() -> None:
+        raise OSError("no space left on device")
+
+    with pytest.raises(OSError, match="no space left"), WriteBehind(depth=1) as behind:
+        behind(full)
+        behind(print)
+    with pytest.raises(OSError, match="no space left"), WriteBehind() as behind:
+        behind(full)
+
+
+def test_jobs_that_wait_are_done_when_the_caller_fails() -> None:
+    done: list[int] = []
+    with pytest.raises(KeyboardInterrupt), WriteBehind() as behind:
+        for number in range(3):
+            behind(done.append, number)
+        raise KeyboardInterrupt
+    assert done == [0, 1, 2]

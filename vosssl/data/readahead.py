@@ -1,11 +1,13 @@
-"""Work done ahead in a thread: decoding overlaps with the model (the decoders release Python's lock)."""
+"""Decoding ahead of the model and encoding behind it, each in a thread (codecs release Python's lock)."""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 
@@ -79,3 +81,39 @@ def _put(item: Item | _End, waiting: queue.Queue[Item | _End], stop: threading.E
         except queue.Full:
             continue
     return False
+
+
+class WriteBehind:
+    """Does jobs in a thread, in their order, while the caller goes on; at most `depth` wait.
+
+    A job's error is raised at the next call or at the end. Leaving the context waits for the jobs; when it is
+    left by an error, for those that were begun or wait already, so that nothing that was promised is lost.
+
+    Args:
+        depth: jobs that wait, 1 or more.
+    """
+
+    def __init__(self, depth: int = 3) -> None:
+        if depth < 1:
+            raise ValueError(f"WriteBehind got depth {depth}, expected 1 or more")
+        self.depth = depth
+        self._waiting: list[Future[Any]] = []
+
+    def __enter__(self) -> WriteBehind:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="write-behind")
+        return self
+
+    def __call__(self, job: Callable[..., object], *arguments: Any) -> None:
+        """Does `job(*arguments)` later; waits when too many jobs do."""
+        while len(self._waiting) >= self.depth or (self._waiting and self._waiting[0].done()):
+            self._waiting.pop(0).result()
+        self._waiting.append(self._thread.submit(job, *arguments))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.shutdown(wait=True)
+        while self._waiting:
+            job = self._waiting.pop(0)
+            if error is None:
+                job.result()

@@ -45,8 +45,8 @@ def existing_folder(root: Path, below: str, *, argument: str) -> Path:
         raise FileNotFoundError(f"{message}; {place} does: pass root={place}")
     if argument == "annotations":
         raise FileNotFoundError(
-            f"{message}; put the labels there, name their folder, or pass annotations=null for footage without "
-            "labels"
+            f"{message}; put the labels there, name their folder, or pass annotations=null for footage "
+            "without labels"
         )
     found = frames_below(root)
     if found is None:

@@ -50,8 +50,8 @@ class CRW(nn.Module):
         first_stride: of the first convolution.
         first_side: of its kernel; 3 instead of 7 for small frames, as `blocks`.
         pool: whether the max-pooling after it is there; with it the map has stride 8, else 4.
-        stages: of the network; 3 train the map of layer3 without layer4, for a quarter of the time, and 2 that
-            of layer2, which then is what follows masks.
+        stages: of the network; 3 train the map of layer3 without layer4, for a quarter of the time, and 2
+            that of layer2, which then is what follows masks.
         blocks: of every stage; 1 halves how far a place of the map sees, for small frames.
         border: what convolutions see outside a patch.
 

@@ -20,6 +20,7 @@ from vosssl.data.annotations import masklets_beside
 from vosssl.data.files import atomic_write
 from vosssl.data.io import read_labels, write_labels
 from vosssl.data.listing import labels_beside
+from vosssl.data.readahead import WriteBehind
 from vosssl.data.video import FirstFrames, Video, open_video
 from vosssl.data.video_io import VideoWriter
 from vosssl.engine.drawing import overlay
@@ -168,6 +169,15 @@ def predict(
         The report: frames, speed, and for each object its number of frames and mean area in [0, 1].
     """
     areas: dict[int, list[float]] = {}
+
+    def write(frame: Frame, labels: Tensor, writer: VideoWriter | None) -> None:
+        write_labels(written / f"{frame.name}.png", labels)
+        if writer is not None:
+            writer.write(overlay(frame.image, labels))
+        for identity, pixels in zip(*torch.unique(labels, return_counts=True), strict=True):
+            if identity:
+                areas.setdefault(int(identity), []).append(int(pixels) / labels.numel())
+
     written = folder / "labels" / video.name
     written.mkdir(parents=True, exist_ok=True)
     count, interrupted, began = 0, False, time.perf_counter()
@@ -177,14 +187,10 @@ def predict(
             writer = stack.enter_context(
                 VideoWriter(folder / f"{video.name}.mp4", fps=getattr(video, "fps", 0.0) or 25.0)
             )
+        behind = stack.enter_context(WriteBehind())
         try:
             for frame, labels in labelled(segmenter, video, prompt=prompt, prompts=prompts, limit=limit):
-                write_labels(written / f"{frame.name}.png", labels)
-                if writer is not None:
-                    writer.write(overlay(frame.image, labels))
-                for identity, pixels in zip(*torch.unique(labels, return_counts=True), strict=True):
-                    if identity:
-                        areas.setdefault(int(identity), []).append(int(pixels) / labels.numel())
+                behind(write, frame, labels, writer)
                 count += 1
         except KeyboardInterrupt:
             interrupted = True
