@@ -425,7 +425,7 @@ def stcn_segmenter(
     mem_every: int = 5,
     top_k: int | None = 20,
     include_last: bool = False,
-    max_mem_frames: int | None = None,
+    max_mem_frames: int | None = 40,
     max_mem_mb: float | None = None,
     permanent_prompts: bool = False,
     flip_aug: bool = False,
@@ -440,8 +440,9 @@ def stcn_segmenter(
         network: the trained one.
         mem_every, top_k, include_last: see `MemorySegmenter`; for long videos the authors take a larger
             mem_every.
-        max_mem_frames, max_mem_mb: None: the memory grows with the video, as in the official program; its
-            first frame always stays.
+        max_mem_frames: the first and the last 39 remembered frames, which is all of a video of 200 frames,
+            so of DAVIS and YouTube-VOS; None: the memory grows with the video, as in the official program.
+        max_mem_mb: see `MemorySegmenter`.
         permanent_prompts, flip_aug, chunk_size, max_internal_size, precision, device: see `MemorySegmenter`.
 
     Returns:
