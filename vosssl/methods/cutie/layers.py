@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vosssl.layers.convolution import Convolution3x3
+
 
 def add_shared(objects: Tensor, shared: Tensor) -> Tensor:
     """Adds what objects share to each of them, in place.
@@ -73,7 +75,7 @@ class SensoryTransform(nn.Module):
 
     def __init__(self, width: int, sensory_width: int) -> None:
         super().__init__()
-        self.transform = nn.Conv2d(width + sensory_width, 3 * sensory_width, 3, padding=1)
+        self.transform = Convolution3x3(width + sensory_width, 3 * sensory_width)
         nn.init.xavier_normal_(self.transform.weight)
 
     def updated(self, features: Tensor, sensory: Tensor) -> Tensor:
@@ -96,8 +98,8 @@ class ChannelAttentionBlock(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv1 = Convolution3x3(width, width)
+        self.conv2 = Convolution3x3(width, width)
         kernel = int((math.log2(width) + 1) // 2)
         kernel += 1 - kernel % 2  # the next odd one
         self.conv = nn.Conv1d(1, 1, kernel, padding=kernel // 2, bias=False)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vosssl.layers.convolution import Convolution3x3
 from vosssl.methods.cutie.layers import SensoryTransform, add_shared, chunks, joined
 
 
@@ -32,7 +33,7 @@ class SensoryUpdate(SensoryTransform):
         self.g16_conv = nn.Conv2d(widths[0], sensory_width, 1)
         self.g8_conv = nn.Conv2d(widths[1], sensory_width, 1)
         self.g4_conv = nn.Conv2d(widths[2], sensory_width, 1)
-        self.transform = nn.Conv2d(2 * sensory_width, 3 * sensory_width, 3, padding=1)
+        self.transform = Convolution3x3(2 * sensory_width, 3 * sensory_width)
         nn.init.xavier_normal_(self.transform.weight)
 
     def forward(
@@ -60,8 +61,8 @@ class _ResidualBlock(nn.Module):
     def __init__(self, width_in: int, width: int) -> None:
         super().__init__()
         self.downsample = nn.Identity() if width_in == width else nn.Conv2d(width_in, width, 1)
-        self.conv1 = nn.Conv2d(width_in, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv1 = Convolution3x3(width_in, width)
+        self.conv2 = Convolution3x3(width, width)
 
     def forward(self, maps: Tensor) -> Tensor:
         inner = self.conv2(self.conv1(F.relu(maps)).relu_())
