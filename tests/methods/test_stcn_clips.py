@@ -77,7 +77,7 @@ def test_the_model_is_known_by_name_with_its_official_options() -> None:
     segmenter = create_segmenter("stcn", network=small(), mem_every=2, top_k=7, include_last=True)
     assert isinstance(segmenter, MemorySegmenter)
     assert (segmenter.mem_every, segmenter.memory.top_k, segmenter.include_last) == (2, 7, True)
-    assert segmenter.memory.max_mem_frames is None
+    assert segmenter.memory.max_mem_frames == 40  # bounded unless one asks for None
     labels = segmenter.step(torch.rand(3, 21, 30), torch.ones(21, 30, dtype=torch.uint8))
     assert labels.shape == (21, 30) and labels.unique().tolist() == [1]
 

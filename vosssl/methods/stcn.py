@@ -28,6 +28,8 @@ from vosssl.ops.resize import resize_masks
 from vosssl.propagation.memory_bank import MemoryBank
 from vosssl.propagation.memory_network import Carry, EncodedFrame
 from vosssl.propagation.memory_segmenter import MemorySegmenter, Precision
+from vosssl.propagation.multi_scale import at_scales
+from vosssl.propagation.segmenter import VideoSegmenter
 
 log = logging.getLogger(__name__)
 
@@ -429,11 +431,12 @@ def stcn_segmenter(
     max_mem_mb: float | None = None,
     permanent_prompts: bool = False,
     flip_aug: bool = False,
+    scales: Sequence[float] = (1.0,),
     chunk_size: int = -1,
     max_internal_size: int = -1,
     precision: Precision = "fp32",
     device: torch.device | str | None = None,
-) -> MemorySegmenter:
+) -> VideoSegmenter:
     """Follows masks by STCN's official settings for DAVIS and YouTube-VOS.
 
     Args:
@@ -445,22 +448,29 @@ def stcn_segmenter(
         max_mem_mb: see `MemorySegmenter`.
         permanent_prompts, flip_aug, chunk_size, max_internal_size, precision, device: see `MemorySegmenter`.
 
+        scales: sizes of frames that are segmented side by side and averaged, as factors.
+
     Returns:
         The segmenter. Frames are padded with the mean colour, which is what zeros behind the
         normalisation are.
     """
-    return MemorySegmenter(
-        network,
-        mem_every=mem_every,
-        top_k=top_k,
-        include_last=include_last,
-        max_mem_frames=max_mem_frames,
-        max_mem_mb=max_mem_mb,
-        permanent_prompts=permanent_prompts,
-        flip_aug=flip_aug,
-        chunk_size=chunk_size,
-        max_internal_size=max_internal_size,
-        pad_colour=IMAGENET_MEAN,
-        precision=precision,
-        device=device,
-    )
+
+    def at(scale: float) -> MemorySegmenter:
+        return MemorySegmenter(
+            network,
+            mem_every=mem_every,
+            top_k=top_k,
+            include_last=include_last,
+            max_mem_frames=max_mem_frames,
+            max_mem_mb=max_mem_mb,
+            permanent_prompts=permanent_prompts,
+            flip_aug=flip_aug,
+            chunk_size=chunk_size,
+            max_internal_size=max_internal_size,
+            pad_colour=IMAGENET_MEAN,
+            precision=precision,
+            device=device,
+            scale=scale,
+        )
+
+    return at_scales(at, scales)

@@ -48,6 +48,7 @@ class MemorySegmenter(VideoSegmenter):
         official_chunks: objects of one chunk compete only among themselves, as in Cutie's program, where
             chunk_size changes results.
         max_internal_size: shorter side of the frames that the network sees, at most; -1: no limit.
+        scale: the size of the frames that the network sees, as a multiple of what it would be.
         pad_colour: (R, G, B) in [0, 1] of the padding to a multiple of the network's stride.
         precision: of the network; memory is read in fp32.
         device: where it runs; None: where the network is.
@@ -74,6 +75,7 @@ class MemorySegmenter(VideoSegmenter):
         chunk_size: int = -1,
         official_chunks: bool = False,
         max_internal_size: int = -1,
+        scale: float = 1.0,
         pad_colour: tuple[float, float, float] = (0.0, 0.0, 0.0),
         precision: Precision = "fp32",
         device: torch.device | str | None = None,
@@ -90,6 +92,7 @@ class MemorySegmenter(VideoSegmenter):
             raise ValueError(f"mem_every={mem_every}, stagger_updates={stagger_updates}: expected 1 or more")
         if precision not in _DTYPES:
             raise ValueError(f"precision is {precision!r}, expected one of {', '.join(_DTYPES)}")
+        self.scale = scale
         self.mem_every = mem_every
         self.include_last = include_last
         self.permanent_prompts = permanent_prompts
@@ -213,9 +216,12 @@ class MemorySegmenter(VideoSegmenter):
             self._last_memory = self.frame_index
 
     def _working_size(self, size: Size) -> Size:
-        if not isinstance(self.size, int) or min(size) <= self.size:
+        shorter = min(size)
+        limited = min(shorter, self.size) if isinstance(self.size, int) else shorter
+        if limited == shorter and self.scale == 1:
             return size
-        return int(size[0] / min(size) * self.size), int(size[1] / min(size) * self.size)
+        height, width = (int(side / shorter * limited * self.scale) for side in size)
+        return height, width
 
     def _resized(self, image: Tensor, working: Size) -> Tensor:
         return resize_masks(image, working)  # without antialiasing, as the official programs
