@@ -12,6 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from vosssl.layers.convolution import Convolution3x3
+
 Border = Literal["zeros", "reflect"]
 
 
@@ -265,6 +267,8 @@ def _convolution(
     channels: int, width: int, side: int, *, stride: int = 1, border: Border = "zeros", bias: bool = False
 ) -> nn.Conv2d:
     """A convolution that keeps the size at stride 1."""
+    if side == 3 and stride == 1 and border == "zeros":
+        return Convolution3x3(channels, width, bias=bias)
     padding = side // 2
     mode = border if padding else "zeros"
     return nn.Conv2d(channels, width, side, stride=stride, padding=padding, padding_mode=mode, bias=bias)
