@@ -197,6 +197,26 @@ def test_training_follows_clips_as_a_full_memory_does_in_use() -> None:
         assert (logits.masks[:, time].softmax(dim=1) - probabilities).abs().max() < 1e-4
 
 
+@pytest.mark.parametrize(("options", "stride"), [({"first_stride": 1}, 8), ({"pool": False}, 8), (None, 4)])
+def test_a_finer_network_is_trained_and_predicts_at_the_frames_size(
+    options: dict[str, Any] | None, stride: int
+) -> None:
+    finest: dict[str, Any] = {"first_stride": 1, "pool": False}
+    network = tiny_cutie(**(finest if options is None else options)).requires_grad_(True).train()
+    batch = small_batch(clips=1, frames=3)
+    assert network.stride == stride
+    total(Objective(train_num_points=64), network, batch).backward()
+    assert all(weight.grad is not None for weight in network.parameters())
+    network.requires_grad_(False).eval()
+    frame, masks = (
+        network.encode_frame(batch.frames[:, 0]),
+        labels_to_masks(batch.labels[:, 0], (1, 2)).float(),
+    )
+    assert frame.key.shape[-2:] == (48 // stride, 48 // stride)
+    values, carry = network.memorise(batch.frames[:, 0], frame, masks, network.fresh_carry(frame, 2))
+    assert network.predict(frame, [values], carry, masks)[0].shape == (1, 3, 48, 48)
+
+
 def test_only_the_frames_that_are_named_are_read() -> None:
     network, batch = trained_network().requires_grad_(False), small_batch(clips=1, frames=4)
     masks = labels_to_masks(batch.labels[:, 0], (1, 2)).float()

@@ -21,6 +21,7 @@ class MaskEncoder(FrozenNormResNet):
         single_object: read no masks of others: pre-training on one object.
         blocks: in each of the three stages; None: 2, 2, 2.
         backbone_width: channels of the first stage.
+        first_stride, pool: see `FrozenNormResNet`.
         train_norms: see `FrozenNormResNet`.
     """
 
@@ -32,12 +33,16 @@ class MaskEncoder(FrozenNormResNet):
         single_object: bool = False,
         blocks: Sequence[int] | None = None,
         backbone_width: int = 64,
+        first_stride: int = 2,
+        pool: bool = True,
         train_norms: bool = False,
     ) -> None:
         super().__init__(
             "resnet18",
             blocks=blocks,
             width=backbone_width,
+            first_stride=first_stride,
+            pool=pool,
             in_channels=4 if single_object else 5,
             train_norms=train_norms,
         )
@@ -91,8 +96,12 @@ class MaskEncoder(FrozenNormResNet):
         Returns:
             (B*N, channels, h, w).
         """
-        first = F.conv2d(masks, self.conv1.weight[:, 3:], stride=2, padding=3)
+        first = F.conv2d(
+            masks, self.conv1.weight[:, 3:], stride=self.conv1.stride, padding=self.conv1.padding
+        )
         return self.pyramid_behind(add_shared(first, image_part))[-1]
 
     def _convolve_image(self, images: Tensor) -> Tensor:
-        return F.conv2d(images, self.conv1.weight[:, :3], stride=2, padding=3)
+        return F.conv2d(
+            images, self.conv1.weight[:, :3], stride=self.conv1.stride, padding=self.conv1.padding
+        )

@@ -60,6 +60,8 @@ class Cutie(nn.Module):
         backbone_width: channels of its first stage.
         mask_backbone_blocks: of the mask encoder's ResNet-18; None: 2, 2, 2.
         mask_backbone_width: channels of its first stage.
+        first_stride, pool: of both, see `FrozenNormResNet`; published: 2 and True. 1 and False make memory and
+            masks four times as fine, for small frames.
         width: C, channels of features, values and summaries; a multiple of 4 and of `heads`.
         key_width: CK, channels of keys.
         sensory_width: S, channels of the sensory memory.
@@ -74,8 +76,6 @@ class Cutie(nn.Module):
         train_norms: let batch norms learn statistics; published: never, they keep ImageNet's.
     """
 
-    stride = 16
-
     pixel_mean: Tensor
     pixel_std: Tensor
 
@@ -87,6 +87,8 @@ class Cutie(nn.Module):
         backbone_width: int = 64,
         mask_backbone_blocks: Sequence[int] | None = None,
         mask_backbone_width: int = 64,
+        first_stride: int = 2,
+        pool: bool = True,
         width: int = 256,
         key_width: int = 64,
         sensory_width: int = 256,
@@ -106,9 +108,12 @@ class Cutie(nn.Module):
             backbone,
             blocks=backbone_blocks,
             width=backbone_width,
+            first_stride=first_stride,
+            pool=pool,
             first_stage="res2",
             train_norms=train_norms,
         )
+        self.stride = self.pixel_encoder.stride
         width4, width8, width16 = self.pixel_encoder.widths
         self.pix_feat_proj = nn.Conv2d(width16, width, 1)
         self.key_proj = KeyProjection(width16, width, key_width)
@@ -118,6 +123,8 @@ class Cutie(nn.Module):
             single_object=single_object,
             blocks=mask_backbone_blocks,
             backbone_width=mask_backbone_width,
+            first_stride=first_stride,
+            pool=pool,
             train_norms=train_norms,
         )
         self.mask_decoder = MaskDecoder(
@@ -283,7 +290,9 @@ class Cutie(nn.Module):
             them as they are.
         """
         log_odds = _log_odds(logits, selector)
-        return F.interpolate(log_odds, scale_factor=4, mode="bilinear", align_corners=False)
+        if self.stride == 4:  # logits have the frame's size
+            return log_odds
+        return F.interpolate(log_odds, scale_factor=self.stride / 4, mode="bilinear", align_corners=False)
 
     def auxiliary_logits(
         self,

@@ -15,12 +15,14 @@ BLOCKS = {"resnet18": (2, 2, 2), "resnet50": (3, 4, 6)}
 
 
 class FrozenNormResNet(ResNet):
-    """A residual network to stride 16 whose batch norms keep their statistics in training, as published.
+    """A residual network of three stages whose batch norms keep their statistics in training, as published.
 
     Args:
         backbone: which kind of blocks, and how many where `blocks` does not say.
         blocks: in each of the three stages.
         width: channels of the first stage, inside its blocks.
+        first_stride: of the first convolution.
+        pool: whether the max-pooling behind it (stride 2) is there.
         in_channels: RGB, and masks behind it.
         first_stage: name of the first stage.
         train_norms: let batch norms learn statistics after all: for training from scratch.
@@ -32,6 +34,8 @@ class FrozenNormResNet(ResNet):
         *,
         blocks: Sequence[int] | None = None,
         width: int = 64,
+        first_stride: int = 2,
+        pool: bool = True,
         in_channels: int = 3,
         first_stage: str = "layer1",
         train_norms: bool = False,
@@ -42,10 +46,12 @@ class FrozenNormResNet(ResNet):
             Bottleneck if backbone == "resnet50" else BasicBlock,
             blocks=blocks or BLOCKS[backbone],
             width=width,
+            first_stride=first_stride,
+            pool=pool,
             in_channels=in_channels,
             first_stage=first_stage,
         )
-        if self.stride != 16:
+        if len(self.stages) != 3:
             raise ValueError(f"blocks are {tuple(blocks or ())}, expected three numbers: stages to stride 16")
         self.train_norms = train_norms
 
