@@ -60,7 +60,7 @@ class Cutie(nn.Module):
         backbone_width: channels of its first stage.
         mask_backbone_blocks: of the mask encoder's ResNet-18; None: 2, 2, 2.
         mask_backbone_width: channels of its first stage.
-        first_stride, pool: of both, see `FrozenNormResNet`; published: 2 and True. 1 and False make memory and
+        first_stride, pool: of both, see `FrozenNormResNet`; published: 2, True. 1 and False make memory and
             masks four times as fine, for small frames.
         width: C, channels of features, values and summaries; a multiple of 4 and of `heads`.
         key_width: CK, channels of keys.
