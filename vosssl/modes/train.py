@@ -96,7 +96,7 @@ def log_floors(cfg: DictConfig, session: Session, network: nn.Module) -> None:
     """Says what the validation numbers have to beat, where masks are followed by label propagation."""
     watch = evaluate.Validation.of(cfg, session)
     with preserved_rng(), torch.no_grad():
-        floors = watch.floors(network) if watch else {}
+        floors = watch.floors(network.eval()) if watch else {}  # batch norms must not learn from it
     if floors:
         log.info("validation, J&F without training: %s", compact(floors))
 
