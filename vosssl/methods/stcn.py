@@ -447,7 +447,6 @@ def stcn_segmenter(
             so of DAVIS and YouTube-VOS; None: the memory grows with the video, as in the official program.
         max_mem_mb: see `MemorySegmenter`.
         permanent_prompts, flip_aug, chunk_size, max_internal_size, precision, device: see `MemorySegmenter`.
-
         scales: sizes of frames that are segmented side by side and averaged, as factors.
 
     Returns:
