@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vosssl.ops.winograd import convolve, transformed_kernels
@@ -35,19 +36,33 @@ class Convolution3x3(nn.Conv2d):
 
     def forward(self, maps: Tensor) -> Tensor:
         """(N, channels, H, W) to (N, width, H, W)."""
+        return self.part(maps, slice(None), bias=True)
+
+    def part(self, maps: Tensor, channels: slice, *, bias: bool) -> Tensor:
+        """What some input channels contribute.
+
+        Args:
+            maps: (N, c, H, W), the channels that are there.
+            channels: which of all they are.
+            bias: whether the bias is added; of all parts it belongs to one.
+
+        Returns:
+            (N, width, H, W).
+        """
+        offset = self.bias if bias else None
         if not self._has_faster_way(maps):
-            return super().forward(maps)
+            return F.conv2d(maps, self.weight[:, channels], offset, padding=1)
         version = (self.weight.data_ptr(), self.weight._version)
         if self._kernels is None or self._seen != version:
             self._kernels, self._seen = transformed_kernels(self.weight), version
-        return convolve(maps, self._kernels, self.bias)
+        return convolve(maps, self._kernels[:, channels], offset)
 
     def _has_faster_way(self, maps: Tensor) -> bool:
         return (
             not torch.is_grad_enabled()
             and maps.device.type == "cpu"
             and maps.dtype == self.weight.dtype == torch.float32
-            and min(self.in_channels, self.out_channels) >= WIDE
+            and min(maps.shape[1], self.out_channels) >= WIDE
             and maps.shape[-2] * maps.shape[-1] >= LARGE
             and not self.weight.is_inference()
             and not torch.is_autocast_enabled("cpu")

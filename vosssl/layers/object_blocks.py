@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vosssl.layers.convolution import Convolution3x3
+
 
 def part_of(convolution: nn.Conv2d, maps: Tensor, channels: slice, *, bias: bool) -> Tensor:
     """What some input channels of a convolution contribute to what it gives.
@@ -22,6 +24,8 @@ def part_of(convolution: nn.Conv2d, maps: Tensor, channels: slice, *, bias: bool
     Returns:
         (N, C', H', W').
     """
+    if isinstance(convolution, Convolution3x3):
+        return convolution.part(maps, channels, bias=bias)
     weight = convolution.weight[:, channels]
     return F.conv2d(maps, weight, convolution.bias if bias else None, convolution.stride, convolution.padding)
 
@@ -36,9 +40,9 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        self.downsample = None if channels == width else nn.Conv2d(channels, width, 3, padding=1)
-        self.conv1 = nn.Conv2d(channels, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.downsample = None if channels == width else Convolution3x3(channels, width)
+        self.conv1 = Convolution3x3(channels, width)
+        self.conv2 = Convolution3x3(width, width)
 
     def forward(self, maps: Tensor) -> Tensor:
         """(N, channels, h, w) to (N, width, h, w)."""

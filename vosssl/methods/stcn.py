@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from vosssl.backbones.resnet import BasicBlock, Bottleneck, ResNet
 from vosssl.clip import Batch
 from vosssl.layers.cbam import CBAM
+from vosssl.layers.convolution import Convolution3x3
 from vosssl.layers.object_blocks import ResidualBlock, joined, part_of
 from vosssl.losses.bootstrapped_cross_entropy import bootstrapped_cross_entropy, hard_share
 from vosssl.ops.images import IMAGENET_MEAN, IMAGENET_STD, as_float
@@ -128,7 +129,7 @@ class UpsampleBlock(nn.Module):
 
     def __init__(self, skip_channels: int, channels: int, width: int) -> None:
         super().__init__()
-        self.skip_conv = nn.Conv2d(skip_channels, channels, 3, padding=1)
+        self.skip_conv = Convolution3x3(skip_channels, channels)
         self.out_conv = ResidualBlock(channels, width)
 
     def forward(self, maps: Tensor, skip: Tensor) -> Tensor:
@@ -232,7 +233,7 @@ class STCN(nn.Module):
         )
         fine, middle, coarse = self.key_encoder.widths
         self.key_proj = KeyProjection(coarse, key_channels)
-        self.key_comp = nn.Conv2d(coarse, value_channels, 3, padding=1)
+        self.key_comp = Convolution3x3(coarse, value_channels)
         self.decoder = Decoder(value_channels, (middle, fine), decoder_channels)
         self.stride = self.key_encoder.stride
         self.mean: Tensor
