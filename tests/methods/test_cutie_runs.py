@@ -15,7 +15,7 @@ from vosssl.data.sampling import ClipLoader
 MINIATURE = (
     "mode=train", "hparam=cutie_tiny", "device=cpu", "floors=null", "evaluate.limit=1", "data.size=32",
     "data.objects=2", "train.steps=3", "train.batch_size=2", "train.validate_every=null",
-    "train.best_metric=null", "method.network.backbone_width=4", "method.network.mask_backbone_width=4",
+    "train.best_metric=null", "method.network.backbone_width=8", "method.network.mask_backbone_width=8",
     "method.network.width=8", "method.network.key_width=4", "method.network.sensory_width=4",
     "method.network.decoder_widths=[4,4]", "method.network.heads=2", "method.network.queries=2",
     "method.objective.train_num_points=32",
