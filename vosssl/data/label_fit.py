@@ -34,5 +34,5 @@ def fit_labels(
     raise ValueError(
         f"labels {where} are {labels.shape[1]} wide and {labels.shape[0]} high, their frame is {size[1]} "
         f"wide and {size[0]} high; fix the file, or pass on_wrong_size=resize "
-        "(++data.val.on_wrong_size=resize) to stretch it"
+        "(predict.on_wrong_size=resize, or ++data.val.on_wrong_size=resize) to stretch it"
     )

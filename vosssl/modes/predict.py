@@ -48,8 +48,9 @@ def run(cfg: DictConfig) -> None:
         raise ValueError(f"mode=predict needs {EXAMPLES}")
     require_segmenter(cfg)
     source, given, binary = cfg.predict.source, cfg.predict.prompt, cfg.predict.binary
+    reading = {"binary": binary or None, "on_wrong_size": cfg.predict.on_wrong_size}
     labels = labels_folder(source, given)
-    video = open_video(source, annotations=labels, binary=binary or None)
+    video = open_video(source, annotations=labels, **reading)
     prompt = None if given is None or labels is not None else read_prompt(given, video, binary)
     session = start(cfg)
     segmenter = segmenter_of(cfg, session)
@@ -59,7 +60,7 @@ def run(cfg: DictConfig) -> None:
         beside = labels_folder(source, BESIDE, required=False)
         if beside is None:
             raise ValueError(f"{cfg.method.name} follows only what it is given: {PROMPTS}")
-        labels, video = beside, open_video(source, annotations=beside, binary=binary or None)
+        labels, video = beside, open_video(source, annotations=beside, **reading)
     if labels is not None:
         if video.labelled is None:
             raise ValueError(f"{labels} has no labels of {video.name}: {PROMPTS}")
