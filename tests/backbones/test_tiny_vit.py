@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.fill import filled
-from tests.methods.mobile_sam_models import error, keys, normalised, official_encoder, recorded_image
+from tests.methods.mobile_sam_models import error, keys, normalised, official_mobile_sam, recorded_image
 from vosssl.backbones.tiny_vit import NormedConvolution, TinyViT, WindowAttention, distance_index
 
 SMALL: dict[str, Any] = {
@@ -31,13 +31,13 @@ def small(**options: Any) -> TinyViT:
 def test_names_shapes_and_order_are_those_of_the_official_file() -> None:
     prefix = "image_encoder."
     official = [(name.removeprefix(prefix), shape) for name, shape in keys() if name.startswith(prefix)]
-    own = official_encoder().state_dict()
+    own = official_mobile_sam().image_encoder.state_dict()
     assert [(name, list(value.shape)) for name, value in own.items()] == official
 
 
 @torch.inference_mode()
 def test_all_stages_are_the_official_ones() -> None:
-    maps = official_encoder().maps(normalised(recorded_image(1024, 1024, 1)[None]))
+    maps = official_mobile_sam().image_encoder.maps(normalised(recorded_image(1024, 1024, 1)[None]))
     assert error(maps.stem, "encoder.patch_embed") < 3e-5
     for index, stage in enumerate(maps.stages):
         assert error(stage, f"encoder.layer{index}") < 3e-5

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from tests.fill import filled
-from vosssl.backbones.tiny_vit import TinyViT
+from vosssl.methods.mobile_sam import MobileSAM
 from vosssl.ops.images import IMAGENET_MEAN, IMAGENET_STD
 
 FOLDER = Path(__file__).resolve().parents[1] / "goldens" / "mobile_sam"
@@ -52,26 +53,17 @@ def normalised(images: Tensor) -> Tensor:
     return (images / 255 - mean) / std
 
 
-@cache
-def official_encoder() -> TinyViT:
-    """The image encoder that computed the goldens; tests must not change it."""
-    network, prefix = TinyViT(), "image_encoder."
-    state = filled({prefix + name: value for name, value in network.state_dict().items()})
-    network.load_state_dict({name.removeprefix(prefix): value for name, value in state.items()})
-    return network.eval().requires_grad_(False)
-
-
-def error(found: Tensor, name: str) -> float:
+def error(found: Tensor, name: str, *, step: int | None = None) -> float:
     """Largest difference to a recorded array, as a share of its largest magnitude.
 
-    Of maps every n-th row and column was recorded; mean, spread and extremes of the whole are compared, too.
+    Of maps every `step`-th row and column was recorded; mean, spread and extremes of the whole are compared,
+    too.
     """
     recorded = torch.from_numpy(arrays()[name])
-    if recorded.ndim > 2:
-        step = -(-found.shape[-1] // recorded.shape[-1])
-        sample = found[..., ::step, ::step] if recorded.shape != found.shape else found
-    else:
-        sample = found
+    sample = found
+    if found.shape != recorded.shape:
+        step = step or found.shape[-1] // recorded.shape[-1]
+        sample = found[..., ::step, ::step]
     assert sample.shape == recorded.shape, f"{name} is {tuple(found.shape)}, from {tuple(recorded.shape)}"
     largest = float(recorded.abs().max()) if recorded.numel() else 1.0
     difference = float((sample - recorded).abs().max()) if recorded.numel() else 0.0
@@ -81,3 +73,32 @@ def error(found: Tensor, name: str) -> float:
         own = torch.stack([whole.mean(), whole.std(), whole.min(), whole.max(), whole.abs().mean()])
         difference = max(difference, float((own - torch.from_numpy(statistics)).abs().max()))
     return difference / largest
+
+
+@cache
+def official_mobile_sam() -> MobileSAM:
+    """The network that computed the goldens; tests must not change it."""
+    network = MobileSAM()
+    network.load_state_dict(filled(network.state_dict()))
+    return network.eval().requires_grad_(False)
+
+
+def tiny_mobile_sam(**options: Any) -> MobileSAM:
+    """A few thousand weights, for images of 64 pixels."""
+    sizes: dict[str, Any] = {
+        "image_size": 64,
+        "widths": (8, 8, 8, 16),
+        "depths": (1, 1, 1, 1),
+        "heads": (1, 2, 2, 2),
+        "windows": (3, 3, 5, 3),
+        "expansion": 2,
+        "classes": 2,
+        "dim": 32,
+        "mask_dim": 4,
+        "decoder_heads": 2,
+        "feed_forward_dim": 32,
+        "iou_dim": 16,
+    }
+    network = MobileSAM(**sizes | options)
+    network.load_state_dict(filled(network.state_dict()))
+    return network.eval()

@@ -11,6 +11,7 @@ from vosssl.ops.resize import (
     resize_image,
     resize_labels,
     resize_masks,
+    resize_to_longest,
     sample_points,
     shorter_side,
     unpad,
@@ -68,3 +69,14 @@ def test_points_between_pixels_are_interpolated_and_beyond_the_border_is_nothing
     maps = torch.tensor([[[[0.0, 4.0], [8.0, 12.0]]]])
     points = torch.tensor([[[0.25, 0.25], [0.75, 0.25], [0.5, 0.5], [1.0, 0.75], [2.0, 2.0]]])
     assert sample_points(maps, points).tolist() == [[[0.0, 4.0, 6.0, 6.0, 0.0]]]
+
+
+def test_the_longer_side_is_what_was_asked_for_and_bytes_stay_bytes() -> None:
+    image = torch.rand(3, 30, 40)
+    assert resize_to_longest(image, 20).shape == (3, 15, 20)
+    assert resize_to_longest(image.transpose(1, 2), 80).shape == (3, 80, 60)
+    whole = (image * 255).round().byte()
+    found = resize_to_longest(whole, 20)
+    assert found.dtype == torch.uint8
+    torch.testing.assert_close(found / 255, resize_to_longest(whole / 255, 20), atol=1.01 / 255, rtol=0)
+    assert resize_to_longest(torch.rand(3, 1, 400), 20).shape == (3, 1, 20)

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vosssl.ops.byte_resize import resize_bytes
+
 Size = tuple[int, int]
 
 
@@ -49,6 +51,25 @@ def resize_image(image: Tensor, size: Size) -> Tensor:
         _with_batch(image), size=size, mode="bilinear", align_corners=False, antialias=True
     )
     return resized.reshape(*image.shape[:-2], *size)
+
+
+def resize_to_longest(image: Tensor, length: int) -> Tensor:
+    """Resizes an image, up or down, so that its longer side has a given length; the aspect is kept.
+
+    Bytes stay bytes, those that Pillow gives.
+
+    Args:
+        image: (C, H, W), uint8 or float.
+        length: pixels.
+
+    Returns:
+        (C, height, width) of the same dtype.
+    """
+    scale = length / max(image.shape[-2:])
+    height, width = (max(1, int(side * scale + 0.5)) for side in image.shape[-2:])
+    if image.dtype == torch.uint8:
+        return resize_bytes(image, (height, width))
+    return resize_image(image, (height, width))
 
 
 def resize_masks(masks: Tensor, size: Size) -> Tensor:

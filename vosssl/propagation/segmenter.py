@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vosssl.clip import VOID
-from vosssl.ops.images import as_float
+from vosssl.ops.images import as_float, require_rgb
 from vosssl.ops.masks import labels_to_masks, masks_to_labels, object_ids
 from vosssl.ops.resize import (
     Padding,
@@ -201,23 +201,13 @@ class VideoSegmenter(ABC):
         return masks_to_labels(self._rows, self.object_ids).to(frame.device)
 
     def _check_frame(self, frame: Tensor) -> Size:
-        if frame.ndim != 3 or frame.shape[0] != 3:
-            raise ValueError(f"frame is {tuple(frame.shape)}, expected (3, H, W) RGB")
-        if frame.dtype != torch.uint8 and not frame.is_floating_point():
-            raise ValueError(f"frame is {frame.dtype}, expected uint8 or float in [0, 1]")
+        require_rgb(frame, f"frame {self.frame_index}")
         size = (frame.shape[1], frame.shape[2])
         if self._frame_size is not None and size != self._frame_size:
             raise ValueError(
                 f"frame {self.frame_index} is {size}, the video so far is {self._frame_size}; "
                 "call reset() before another video"
             )
-        if frame.is_floating_point():
-            low, high = (float(bound) for bound in frame.aminmax())
-            if not (low >= -0.5 and high <= 1.5):  # NaN is neither; resized frames may overshoot a little
-                raise ValueError(
-                    f"frame {self.frame_index} has values from {low:g} to {high:g}, expected [0, 1]; divide "
-                    "by 255, or pass uint8"
-                )
         return size
 
     def _working_size(self, size: Size) -> Size:
