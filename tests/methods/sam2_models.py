@@ -11,6 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tests.fill import filled
+from vosssl.methods.sam2.network import SAM2
+
 FOLDER = Path(__file__).resolve().parents[1] / "goldens" / "sam2"
 
 
@@ -66,3 +69,29 @@ def assert_agrees(values: Tensor, name: str, *, relative: float = 1e-4) -> None:
     """Compares with what was recorded; the record itself is rounded by up to 1.6e-5."""
     gap = difference(values, name)
     assert gap <= relative, f"{name} differs by {gap:.2e} of its largest value, allowed {relative:.0e}"
+
+
+@cache
+def official_sam2(version: str = "2.1") -> SAM2:
+    """SAM 2 tiny with the weights of the records; tests must not change it."""
+    network = SAM2(version=version)  # type: ignore[arg-type]
+    network.load_state_dict(filled(network.state_dict()))
+    return network.eval().requires_grad_(False)
+
+
+def tiny_sam2(**options: Any) -> SAM2:
+    """A SAM 2 of a few thousand weights, filled."""
+    sizes: dict[str, Any] = {
+        "width": 8,
+        "depths": (1, 1, 2, 1),
+        "windows": (8, 4, 6, 3),
+        "global_blocks": (3,),
+        "dim": 32,
+        "memory_dim": 8,
+        "feed_forward_dim": 32,
+        "memory_layers": 2,
+        "decoder_heads": 4,
+    }
+    network = SAM2(**sizes | options)
+    network.load_state_dict(filled(network.state_dict()))
+    return network.eval()

@@ -1,0 +1,175 @@
+"""Memory attention: the features of a frame look at themselves and at what is remembered of an object.
+
+Source: Ravi et al., "SAM 2: Segment Anything in Images and Videos", 2024, section 4 and appendix D.1.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vosssl.layers.projected_attention import ProjectedAttention
+from vosssl.ops.resize import Size
+from vosssl.ops.rotary import Rotation, axial_rotation, halves_first, rotated
+
+POSITION_SCALE = 0.1  # of the sine positions that are added to the frame's features
+
+
+class RotaryAttention(ProjectedAttention):
+    """Attention of one head whose queries and keys are turned by their places.
+
+    Args:
+        dim: width of queries.
+        memory_dim: width of keys and values before their projection.
+    """
+
+    def __init__(self, dim: int, *, memory_dim: int) -> None:
+        super().__init__(dim, 1, memory_dim=memory_dim)
+
+    def turned(
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        *,
+        query_rotation: Rotation,
+        key_rotation: Rotation,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """As `forward`; places are those of the first keys, further keys are not turned.
+
+        Args:
+            queries: (B or 1, N, dim).
+            keys: (B or 1, M, memory_dim).
+            values: (B or 1, M, memory_dim).
+            query_rotation: at N places.
+            key_rotation: at the places of at most M keys.
+            mask: (B, M) bool, False for keys that do not exist; None: all exist.
+
+        Returns:
+            (B, N, dim).
+        """
+        query = rotated(_paired(self.q_proj, queries), query_rotation)
+        key, count = _paired(self.k_proj, keys), len(key_rotation.cosine)
+        turned = rotated(key[:, :count], key_rotation)
+        key = turned if count == key.shape[1] else torch.cat([turned, key[:, count:]], dim=1)
+        return self.attend(query, key, self.v_proj(values), mask=mask)
+
+
+def _paired(projection: nn.Linear, tokens: Tensor) -> Tensor:
+    return F.linear(tokens, halves_first(projection.weight), halves_first(projection.bias))
+
+
+class MemoryAttentionLayer(nn.Module):
+    """Self-attention, attention to the memory, feed-forward network; a norm comes before each.
+
+    Args:
+        dim: C of the frame's features.
+        memory_dim: of memories.
+        feed_forward_dim: inside the feed-forward network.
+        dropout: of what each part adds.
+    """
+
+    def __init__(self, dim: int, *, memory_dim: int, feed_forward_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.self_attn = RotaryAttention(dim, memory_dim=dim)
+        self.cross_attn_image = RotaryAttention(dim, memory_dim=memory_dim)
+        self.linear1 = nn.Linear(dim, feed_forward_dim)
+        self.linear2 = nn.Linear(feed_forward_dim, dim)
+        self.norm1 = nn.LayerNorm(dim)
+        self.norm2 = nn.LayerNorm(dim)
+        self.norm3 = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        memory: Tensor,
+        keys: Tensor,
+        *,
+        rotation: Rotation,
+        memory_rotation: Rotation,
+        mask: Tensor | None,
+    ) -> Tensor:
+        """(B or 1, N, dim) tokens of frames and (B, M, memory_dim) memories to (B, N, dim)."""
+        normed = self.norm1(tokens)
+        seen = self.self_attn.turned(normed, normed, normed, query_rotation=rotation, key_rotation=rotation)
+        tokens = tokens + self.dropout(seen)
+        seen = self.cross_attn_image.turned(
+            self.norm2(tokens),
+            keys,
+            memory,
+            query_rotation=rotation,
+            key_rotation=memory_rotation,
+            mask=mask,
+        )
+        tokens = tokens + self.dropout(seen)
+        inner = self.dropout(F.relu(self.linear1(self.norm3(tokens))))
+        return tokens + self.dropout(self.linear2(inner))
+
+
+class MemoryAttention(nn.Module):
+    """Layers of attention, then a norm.
+
+    Args:
+        dim: C of the frame's features, a multiple of 4.
+        memory_dim: of memories.
+        depth: number of layers.
+        feed_forward_dim: inside their feed-forward networks.
+        dropout: in training; published 0.1.
+    """
+
+    def __init__(
+        self,
+        dim: int = 256,
+        *,
+        memory_dim: int = 64,
+        depth: int = 4,
+        feed_forward_dim: int = 2048,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            MemoryAttentionLayer(
+                dim, memory_dim=memory_dim, feed_forward_dim=feed_forward_dim, dropout=dropout
+            )
+            for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(
+        self,
+        image: Tensor,
+        positions: Tensor,
+        memory: Tensor,
+        memory_positions: Tensor,
+        *,
+        maps: int,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Features of a frame that know what is remembered.
+
+        Args:
+            image: (B or 1, C, h, w); with 1 all rows look at one frame, and what needs no memory is computed
+                once.
+            positions: (1, C, h, w) of its places.
+            memory: (B, M, memory_dim): so many `maps` of h * w places row by row, then object pointers.
+            memory_positions: (B or 1, M, memory_dim), added to keys.
+            maps: how many maps there are.
+            mask: (B, M) bool, False for memories that do not exist (to batch different numbers); None: all
+                exist.
+
+        Returns:
+            (B, C, h, w).
+        """
+        size: Size = (image.shape[-2], image.shape[-1])
+        tokens = (image + POSITION_SCALE * positions).flatten(2).transpose(1, 2)  # (B, h * w, C)
+        keys = memory + memory_positions
+        rotation = axial_rotation(size, tokens.shape[-1], device=tokens.device)
+        memory_rotation = rotation.repeated(maps)
+        for layer in self.layers:
+            tokens = layer(
+                tokens, memory, keys, rotation=rotation, memory_rotation=memory_rotation, mask=mask
+            )
+        return self.norm(tokens).transpose(1, 2).unflatten(2, size)  # (B, h * w, C) -> (B, C, h, w)
