@@ -234,3 +234,17 @@ def test_what_does_not_fit_is_named() -> None:
         memory.remove([9])
     with pytest.raises(ValueError, match="max_num_tokens above"):
         LongTerm(max_num_tokens=100)
+
+
+def test_clips_of_a_batch_may_read_different_frames() -> None:
+    memory = MemoryBank(top_k=None, differentiable=True)
+    frames = [frame(seed, batch=2) for seed in range(3)]
+    for seed, entry in enumerate(frames):
+        memory.append(entry, values(seed, 2, batch=2), [1, 2])
+    (found,) = memory.read(frame(9, batch=2), only=torch.tensor([[2, 0], [1, 0]]))
+    for clip, chosen in enumerate([(2, 0), (1, 0)]):
+        held = [values(seed, 2, batch=2)[clip : clip + 1] for seed in chosen]
+        alone = [EncodedFrame(*(part[clip : clip + 1] for part in frames[seed][:3]), ()) for seed in chosen]
+        query = EncodedFrame(*(part[clip : clip + 1] for part in frame(9, batch=2)[:3]), ())
+        expected = slow_read(query, alone, held, 1000)
+        torch.testing.assert_close(found[clip : clip + 1], expected, rtol=1e-4, atol=1e-5)

@@ -163,8 +163,13 @@ class MemoryBank:
                 group.rolling.append(slot)
                 self._condense_oldest(group, room)
 
-    def read(self, frame: EncodedFrame) -> list[Tensor]:
+    def read(self, frame: EncodedFrame, *, only: Tensor | None = None) -> list[Tensor]:
         """What the memory says at every place of a frame.
+
+        Args:
+            frame: its key and selection ask.
+            only: (B, R) int64, which frames each clip reads, by the order in which they were appended; of a
+                differentiable memory. None: all.
 
         Returns:
             (B, n, V, h, w) for each group, its objects in the order of `ids`.
@@ -178,7 +183,8 @@ class MemoryBank:
         selection = None if frame.selection is None else _tokens(frame.selection)
         queries = query_features(_tokens(frame.key), selection)  # (B, h*w, F)
         if self.top_k is None:
-            return [self._read_all(queries, group) for group in self.groups]
+            with torch.autocast(queries.device.type, enabled=False):
+                return [self._read_all(queries, group, only) for group in self.groups]
         batch = [self._read_top(queries[sample], sample) for sample in range(len(queries))]
         for group in self.groups:
             if group.usage is not None:
@@ -353,15 +359,22 @@ class MemoryBank:
             store[:, :limit] = store.gather(1, index)
         group.prototypes = limit
 
-    def _read_all(self, queries: Tensor, group: Group) -> Tensor:
-        """Softmax over everything that a group remembers: (B, n, V, h, w)."""
+    def _read_all(self, queries: Tensor, group: Group, only: Tensor | None) -> Tensor:
+        """Softmax over everything that a group remembers, or over some frames: (B, n, V, h, w)."""
         memory = self.storage.place("features", group.slots)
         values = [self.storage.value(identity, group.slots) for identity in group.ids]
         if group.features is not None:
             memory = torch.cat([group.features[:, : group.prototypes], memory], dim=1)
             old = [self.storage.values[identity][:, : group.prototypes] for identity in group.ids]
             values = [torch.cat(pair, dim=1) for pair in zip(old, values, strict=True)]
-        readout = full_readout(queries, memory, torch.cat(values, dim=2))  # (B, h*w, n*V)
+        held = torch.cat(values, dim=2).float()  # (B, M, n*V)
+        if only is not None:
+            rows = torch.arange(len(only), device=only.device)[:, None]
+            memory, held = (
+                places.unflatten(1, (-1, self.storage.area))[rows, only].flatten(1, 2)  # (B, R, h*w, ...)
+                for places in (memory, held)
+            )
+        readout = full_readout(queries, memory, held)  # (B, h*w, n*V)
         return readout.transpose(1, 2).unflatten(2, self.storage.map_size).unflatten(1, (len(values), -1))
 
     def _read_top(self, queries: Tensor, sample: int) -> list[Tensor]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vosssl.ops.images import as_float
-from vosssl.ops.memory_reading import full_readout, memory_features, query_features
+from vosssl.propagation.memory_bank import MemoryBank
 from vosssl.propagation.memory_network import EncodedFrame
 
 if TYPE_CHECKING:
@@ -28,38 +28,6 @@ class ClipLogits(NamedTuple):
     masks: Tensor
     sensory: Tensor
     queries: Tensor
-
-
-class _Memory:
-    """The pixel memory of a batch of clips, of which each clip may read other frames.
-
-    Args:
-        encoded: of (B, T) frames, flattened.
-        clips: B and T.
-    """
-
-    def __init__(self, encoded: EncodedFrame, clips: Sequence[int]) -> None:
-        assert encoded.shrinkage is not None and encoded.selection is not None
-        self.size = encoded.key.shape[-2:]
-        key = _tokens(encoded.key)
-        remembered = memory_features(key, _tokens(encoded.shrinkage), selects=True)
-        self.places = remembered.unflatten(0, clips)  # (B, T, h*w, F)
-        self.queries = query_features(key, _tokens(encoded.selection)).unflatten(0, clips)
-        self.values: list[Tensor] = []  # of each memorised frame (B, h*w, N * C)
-
-    def append(self, values: Tensor) -> None:
-        """Values (B, N, C, h, w) of the next frame."""
-        self.objects = values.shape[1]
-        self.values.append(_tokens(values.flatten(1, 2)))
-
-    def read(self, time: int, references: Tensor) -> Tensor:
-        """What a frame's query finds in the frames (B, R) it may read: (B, N, C, h, w)."""
-        rows = torch.arange(len(references), device=references.device)[:, None]
-        places = self.places[rows, references].flatten(1, 2)  # (B, R, h*w, F) -> (B, R*h*w, F)
-        values = torch.stack(self.values, dim=1)[rows, references].flatten(1, 2)
-        with torch.autocast(values.device.type, enabled=False):
-            found = full_readout(self.queries[:, time], places, values.float())  # (B, h*w, N*C)
-        return found.transpose(1, 2).unflatten(1, (self.objects, -1)).unflatten(-1, self.size)
 
 
 def follow_clips(
@@ -87,7 +55,7 @@ def follow_clips(
     """
     images, clips = as_float(frames), frames.shape[:2]
     encoded = network.encode_frame(images.flatten(0, 1))  # (B, T, 3, H, W) -> (B*T, ...)
-    memory = _Memory(encoded, clips)
+    memory = MemoryBank(top_k=None, differentiable=True)
     selector = present.to(images.dtype)
     masks, steps = first_masks, []
     carry = network.fresh_carry(_at(encoded, clips, 0), first_masks.shape[1])
@@ -95,8 +63,9 @@ def follow_clips(
         deep = time == 1 or deep_updates[time - 2]
         before = _at(encoded, clips, time - 1)
         values, carry = network.memorise(images[:, time - 1], before, masks, carry, deep_update=deep)
-        memory.append(values)
-        frame, readout = _at(encoded, clips, time), memory.read(time, references[time - 1])
+        memory.append(before, values, range(1, masks.shape[1] + 1))
+        frame = _at(encoded, clips, time)
+        (readout,) = memory.read(frame, only=references[time - 1])
         fused = network.fuse(frame, readout, carry["sensory"], masks)
         features, levels = network.read_objects(fused, carry["summaries"], selector=selector)
         auxiliary = network.auxiliary_logits(frame, carry["sensory"], features, levels, selector=selector)
@@ -106,11 +75,6 @@ def follow_clips(
         masks = log_odds.softmax(dim=1)[:, 1:]
         steps.append((log_odds, auxiliary.sensory, auxiliary.queries))
     return ClipLogits(*(torch.stack(kind, dim=1) for kind in zip(*steps, strict=True)))
-
-
-def _tokens(maps: Tensor) -> Tensor:
-    """(B, C, h, w) -> (B, h*w, C)."""
-    return maps.flatten(2).transpose(1, 2)
 
 
 def _at(encoded: EncodedFrame, clips: Sequence[int], time: int) -> EncodedFrame:
