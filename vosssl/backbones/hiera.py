@@ -247,8 +247,10 @@ class Hiera(nn.Module):
 def pooled(tokens: Tensor, window: Size) -> Tensor:
     """The largest of 2 x 2 places: (N, h * w, D) of windows (h, w) to (N, h * w / 4, D)."""
     height, width = window
-    places = tokens.unflatten(1, (height // 2, 2, width // 2, 2))
-    return places.amax(dim=(2, 4)).flatten(1, 2)  # (N, h / 2, 2, w / 2, 2, D) -> (N, h * w / 4, D)
+    places = tokens.unflatten(1, (height // 2, 2, width // 2, 2))  # (N, h / 2, 2, w / 2, 2, D)
+    upper, lower = places.unbind(2)  # `amax` over both dimensions took 40 times as long
+    left, right = torch.maximum(upper, lower).unbind(3)
+    return torch.maximum(left, right).flatten(1, 2)  # (N, h / 2, w / 2, D) -> (N, h * w / 4, D)
 
 
 def _pooled_region(tokens: Tensor, region: Region) -> Tensor:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vosssl.layers.projected_attention import ProjectedAttention
+from vosssl.ops.narrow_attention import narrow_attention
 from vosssl.ops.resize import Size
 from vosssl.ops.rotary import Rotation, axial_rotation, halves_first, rotated
 
@@ -54,7 +55,10 @@ class RotaryAttention(ProjectedAttention):
         key, count = _paired(self.k_proj, keys), len(key_rotation.cosine)
         turned = rotated(key[:, :count], key_rotation)
         key = turned if count == key.shape[1] else torch.cat([turned, key[:, count:]], dim=1)
-        return self.attend(query, key, self.v_proj(values), mask=mask)
+        narrow = values.shape[-1] < query.shape[-1]
+        if not narrow or query.is_cuda or torch.is_grad_enabled():  # fused kernels keep no scores
+            return self.attend(query, key, self.v_proj(values), mask=mask)
+        return self.out_proj(self.v_proj(narrow_attention(query, key, values, mask=mask)))
 
 
 def _paired(projection: nn.Linear, tokens: Tensor) -> Tensor:
