@@ -153,6 +153,20 @@ def test_a_float_image_says_what_its_bytes_say() -> None:
     torch.testing.assert_close(answers[0], answers[1], atol=1e-5, rtol=1e-4)
 
 
+def test_half_precision_gives_about_the_same_masks_as_floats() -> None:
+    prompter = prompted()
+    prompts = [
+        ImagePrompt(box=Box(5, 5, 40, 30), mask=recorded_tensor((16, 16), 3)),
+        clicks((9.0, 9.0, True)),
+    ]
+    exact = prompter.predict(prompts)
+    half = ImagePrompter(tiny_mobile_sam().bfloat16())
+    half.set_image(recorded_image(40, 50, 1))
+    rough = half.predict(prompts)
+    assert rough.logits.dtype == rough.iou.dtype == torch.float32
+    assert float((rough.logits - exact.logits).abs().max()) < 0.1 * float(exact.logits.abs().max())
+
+
 def test_training_sees_the_masks_of_use_and_gradients_reach_everything() -> None:
     network = tiny_mobile_sam()
     images = torch.stack([recorded_image(64, 64, seed) for seed in (1, 2)]) / 255

@@ -211,7 +211,8 @@ class MobileSAM(nn.Module):
             square, points=prompts.points, labels=prompts.labels, boxes=prompts.boxes
         )
         size = (embedding.shape[-2], embedding.shape[-1])
-        dense = self.prompt_encoder.maps(size, masks=prompts.masks)
+        masks = None if prompts.masks is None else prompts.masks.to(embedding.dtype)
+        dense = self.prompt_encoder.maps(size, masks=masks)
         present = None
         if prompts.labels is not None and bool((prompts.labels == ABSENT).any()):
             present = F.pad(

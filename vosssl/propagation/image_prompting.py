@@ -18,6 +18,8 @@ from vosssl.ops.images import require_rgb
 from vosssl.ops.resize import Size
 from vosssl.propagation.segmenter import Box, Clicks
 
+ENLARGED_AT_ONCE = 16  # prompts whose masks are brought to the image's size together: bounds the memory
+
 
 class EncodedImage(NamedTuple):
     """What a network keeps of an image.
@@ -74,7 +76,10 @@ class MaskCandidates(NamedTuple):
 
 
 class PromptableNetwork(Protocol):
-    """A network that can be asked about an image: MobileSAM, SAM 2."""
+    """A network that can be asked about an image: MobileSAM, SAM 2.
+
+    Its answers can come back as mask prompts; where they have to be clamped for that, the network does it.
+    """
 
     @property
     def mask_prompt_size(self) -> Size:
@@ -214,10 +219,11 @@ class ImagePrompter:
             for members in kinds.values()
         ]
         order = torch.tensor([index for members in kinds.values() for index in members]).argsort()
-        low_res = torch.cat([answer.logits for answer in answers])
-        low_res = low_res[order.to(low_res.device)]
-        iou = torch.cat([answer.iou for answer in answers])[order.to(low_res.device)]
-        return PromptedMasks(self.network.at_image_size(image, low_res), iou, low_res)
+        low_res, iou = (
+            torch.cat(values)[order.to(values[0].device)] for values in zip(*answers, strict=True)
+        )
+        logits = [self.network.at_image_size(image, part) for part in low_res.split(ENLARGED_AT_ONCE)]
+        return PromptedMasks(torch.cat(logits), iou, low_res)
 
     @torch.inference_mode()
     def decode(self, rows: PromptRows, *, multimask: bool) -> MaskCandidates:
@@ -228,7 +234,7 @@ class ImagePrompter:
             multimask: see `predict`.
 
         Returns:
-            Masks at the decoder's resolution.
+            Masks at the decoder's resolution, float32 whatever the network computes in.
         """
         count = next(len(values) for values in rows if values is not None)
         parts = [
@@ -237,7 +243,7 @@ class ImagePrompter:
             )
             for start in range(0, count, self.chunk_size)
         ]
-        return MaskCandidates(*(torch.cat(values) for values in zip(*parts, strict=True)))
+        return MaskCandidates(*(torch.cat(values).float() for values in zip(*parts, strict=True)))
 
     def _rows(self, prompts: Sequence[ImagePrompt]) -> PromptRows:
         """Prompts of one kind as tensors."""
