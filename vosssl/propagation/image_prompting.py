@@ -255,7 +255,7 @@ class ImagePrompter:
                 [click.points.float().to(device) - 0.5 for click in clicks], batch_first=True
             )  # P of (n, 2) -> (P, N, 2)
             labels = torch.nn.utils.rnn.pad_sequence(
-                [torch.where(click.positive.to(device), POSITIVE, NEGATIVE) for click in clicks],
+                [torch.where(click.positive.to(device).bool(), POSITIVE, NEGATIVE) for click in clicks],
                 batch_first=True,
                 padding_value=ABSENT,
             ).int()
