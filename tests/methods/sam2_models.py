@@ -95,3 +95,22 @@ def tiny_sam2(**options: Any) -> SAM2:
     network = SAM2(**sizes | options)
     network.load_state_dict(filled(network.state_dict()))
     return network.eval()
+
+
+def moving_rectangles(frames: int, height: int, width: int, seed: int) -> Tensor:
+    """The videos that were followed: two rectangles over noise, (T, 3, H, W) uint8."""
+    rng = np.random.RandomState(seed)
+    coarse = rng.randint(30, 226, size=(8, 8, 3))
+    rows, columns = np.arange(height) * 8 // height, np.arange(width) * 8 // width
+    background = coarse[rows][:, columns] + rng.randint(-30, 31, size=(height, width, 3))
+    video = np.repeat(np.clip(background, 0, 255).astype(np.uint8)[None], frames, axis=0)
+    rng = np.random.RandomState(seed + 1)
+    tall, wide = height // 3, width // 4
+    for colour in ((230, 40, 30), (20, 60, 220)):
+        top, left = rng.randint(0, height // 2), rng.randint(0, width // 2)
+        down, right = rng.randint(-2, 4), rng.randint(-2, 5)
+        for time in range(frames):
+            y = min(max(top + down * time, 0), height - tall)
+            x = min(max(left + right * time, 0), width - wide)
+            video[time, y : y + tall, x : x + wide] = colour
+    return torch.from_numpy(video).permute(0, 3, 1, 2)

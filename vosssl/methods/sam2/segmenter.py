@@ -1,0 +1,243 @@
+"""SAM 2 behind the interface that every segmenter shares: frame by frame, in memory that does not grow.
+
+Source: Ravi et al., "SAM 2: Segment Anything in Images and Videos", 2024, section 4. A stream has no later
+prompts to look at, and its length is not known: pointers are placed as in videos of 16 frames or more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from vosssl.layers.prompt_encoder import ABSENT, NEGATIVE, POSITIVE, boxes_as_points
+from vosssl.methods.sam2.memory_selection import MAPS, pointer_reach, recall
+from vosssl.methods.sam2.network import SAM2, Decoded, EncodedImage
+from vosssl.methods.sam2.object_memory import ObjectTrack, Output, gathered, outputs_of
+from vosssl.ops.byte_resize import resize_bytes
+from vosssl.ops.masks import labels_to_masks
+from vosssl.ops.resize import Padding, Size, resize_image
+from vosssl.propagation.segmenter import Box, Clicks, Prompted, PromptKind, VideoSegmenter
+
+CLAMP = 32.0  # of an earlier result that accompanies clicks
+
+
+class SAM2Segmenter(VideoSegmenter):
+    """Follows objects from clicks, boxes or masks in any frame; all objects of a frame in one pass.
+
+    A prompt for an object that is followed already corrects what memory says of it in this frame.
+
+    Args:
+        network: the trained one.
+        image_size: side of the square that frames are squashed to; published: 1024.
+        memory_stride: between the tracked frames that are remembered, but for the last one.
+        max_prompted: frames with prompts that are remembered of an object: its first and its last ones.
+        memory_dtype: of memories; officially bfloat16, whatever the network computes in.
+        device: where to work; None: where the network is.
+
+    Raises:
+        ValueError: options out of range.
+    """
+
+    prompt_kinds: ClassVar[tuple[PromptKind, ...]] = ("masks", "clicks", "boxes")
+
+    def __init__(
+        self,
+        network: SAM2,
+        *,
+        image_size: int = 1024,
+        memory_stride: int = 1,
+        max_prompted: int = 8,
+        memory_dtype: torch.dtype = torch.bfloat16,
+        device: torch.device | str | None = None,
+    ) -> None:
+        multiple = network.image_encoder.trunk.stride
+        if image_size < 1 or image_size % multiple:
+            raise ValueError(f"image_size is {image_size}, expected a multiple of {multiple}")
+        if memory_stride < 1 or max_prompted < 2:
+            raise ValueError(
+                f"memory_stride is {memory_stride} and max_prompted {max_prompted}, expected at least 1 and 2"
+            )
+        own = network.no_mem_embed.device
+        super().__init__(size=(image_size, image_size), device=own if device is None else device)
+        self.network = network.to(self.device).eval()
+        self.memory_stride = memory_stride
+        self.max_prompted = max_prompted
+        self.memory_dtype = memory_dtype
+        self.forget()
+
+    def forget(self) -> None:
+        self._tracks: dict[int, ObjectTrack] = {}
+
+    @property
+    def memory_mb(self) -> float:
+        """Megabytes that are remembered of all objects."""
+        outputs = [
+            output
+            for track in self._tracks.values()
+            for output in (*track.conditioning.values(), *track.tracked.values())
+        ]
+        tensors = [tensor for output in outputs for tensor in output if tensor is not None]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors) / 2**20
+
+    def remove_objects(self, ids: Sequence[int]) -> None:
+        """Forgets objects; the others are followed as before.
+
+        Raises:
+            ValueError: an id that is not followed.
+        """
+        unknown = sorted(set(ids) - set(self.object_ids))
+        if unknown:
+            raise ValueError(f"objects {unknown} are not followed; there are {list(self.object_ids)}")
+        kept = [row for row, identity in enumerate(self.object_ids) if identity not in ids]
+        for identity in ids:
+            self._tracks.pop(identity, None)
+        self._rows = None if self._rows is None else self._rows[[0, *(row + 1 for row in kept)]]
+        self.object_ids = tuple(self.object_ids[row] for row in kept)
+
+    def segment(self, frame: Tensor, prompted: Prompted | None) -> Tensor:
+        """Logits, with zeros for the background; `_to_frame` makes probabilities of them."""
+        image = self.network.encode_image(frame[None])
+        outputs = self._follow(image)
+        if prompted is not None:
+            if prompted.masks is not None:
+                outputs |= self._take_masks(image, prompted)
+            if prompted.clicks or prompted.boxes:
+                outputs |= self._take_points(image, prompted, outputs)
+        said = set() if prompted is None else set(prompted.ids)
+        self._remember(image, outputs, said)
+        logits = torch.cat([outputs[identity].logits for identity in self.object_ids])  # (N, 4h, 4w)
+        return torch.cat([torch.zeros_like(logits[:1]), logits])
+
+    def _follow(self, image: EncodedImage) -> dict[int, Output]:
+        """Objects that are remembered, in this frame."""
+        if not self._tracks:
+            return {}
+        features = self._conditioned(image, tuple(self._tracks))
+        decoded = self.network.decode_prompts(image, features, multimask=True)
+        return dict(zip(self._tracks, outputs_of(decoded), strict=True))
+
+    def _conditioned(self, image: EncodedImage, ids: Sequence[int]) -> Tensor:
+        """(n, C, h, w) features that know what is remembered of objects."""
+        tracks = [self._tracks[identity] for identity in ids]
+        recalls = [
+            recall(
+                self.frame_index,
+                conditioning=track.conditioning,
+                tracked=track.tracked,
+                stride=self.memory_stride,
+            )
+            for track in tracks
+        ]
+        memories = gathered(tracks, recalls, reach=pointer_reach(None))
+        return self.network.condition_on_memory(image, memories)
+
+    def _take_masks(self, image: EncodedImage, prompted: Prompted) -> dict[int, Output]:
+        """Objects whose masks are given."""
+        assert prompted.masks is not None and prompted.native is not None
+        masks = prompted.masks.float()
+        if not prompted.masks.is_floating_point():  # of a label map: shrunk from its own size
+            masks = resize_image(labels_to_masks(prompted.native, prompted.ids).float(), image.size)
+        decoded = self.network.accept_masks(image, (masks >= 0.5).float()[:, None])
+        return dict(zip(prompted.ids, outputs_of(decoded), strict=True))
+
+    def _take_points(
+        self, image: EncodedImage, prompted: Prompted, followed: dict[int, Output]
+    ) -> dict[int, Output]:
+        """Objects that clicks or boxes were given for; new ones first, then those that memory knows."""
+        given: dict[int, Clicks | Box] = {**prompted.clicks, **prompted.boxes}
+        results: dict[int, Output] = {}
+        new = [identity for identity in given if identity not in followed]
+        known = [identity for identity in given if identity in followed]
+        if new:
+            features = self.network.condition_on_memory(image, None)
+            decoded = self._decoded(image, features, [given[identity] for identity in new])
+            results |= zip(new, outputs_of(decoded), strict=True)
+        if known:
+            earlier = torch.stack([followed[identity].logits for identity in known]).clamp(-CLAMP, CLAMP)
+            decoded = self._decoded(
+                image,
+                self._conditioned(image, known),
+                [given[identity] for identity in known],
+                earlier=earlier,
+            )
+            results |= zip(known, outputs_of(decoded), strict=True)
+        return results
+
+    def _decoded(
+        self,
+        image: EncodedImage,
+        features: Tensor,
+        prompts: Sequence[Clicks | Box],
+        *,
+        earlier: Tensor | None = None,
+    ) -> Decoded:
+        """Masks of n prompts with different numbers of points."""
+        rows = [_points(prompt) for prompt in prompts]
+        points = torch.nn.utils.rnn.pad_sequence([points for points, _ in rows], batch_first=True)
+        labels = torch.nn.utils.rnn.pad_sequence(
+            [labels for _, labels in rows], batch_first=True, padding_value=ABSENT
+        )
+        labels = labels.to(self.device)
+        counts = torch.tensor([len(own) for own, _ in rows], device=self.device)
+        return self.network.decode_prompts(
+            image,
+            features,
+            points=points.to(self.device),
+            labels=labels,
+            points_present=None if len({len(own) for own, _ in rows}) == 1 else labels != ABSENT,
+            masks=earlier,
+            multimask=counts <= 1,
+        )
+
+    def _remember(self, image: EncodedImage, outputs: dict[int, Output], said: set[int]) -> None:
+        """Encodes all objects of the frame together, and drops what nothing will look back at."""
+        ids = list(self.object_ids)
+        memories = self.network.encode_memory(
+            image,
+            torch.stack([outputs[identity].logits for identity in ids]),
+            torch.stack([outputs[identity].object_score for identity in ids]),
+            prompted=torch.tensor([identity in said for identity in ids], device=self.device),
+        ).to(self.memory_dtype)
+        for identity, memory in zip(ids, memories, strict=True):
+            track = self._tracks.setdefault(identity, ObjectTrack())
+            place = track.conditioning if identity in said else track.tracked
+            output = outputs[identity]
+            # nothing reads logits again, and a row of a batch would keep the batch
+            place[self.frame_index] = output._replace(logits=memory.new_zeros(1, 0, 0), memory=memory.clone())
+            self._forget_old(track)
+
+    def _forget_old(self, track: ObjectTrack) -> None:
+        prompted = sorted(track.conditioning)
+        for frame in prompted[1 : len(prompted) - self.max_prompted + 1]:
+            del track.conditioning[frame]
+        oldest_map = self.frame_index - (MAPS - 2) * self.memory_stride  # that the next frame may read
+        oldest_pointer = self.frame_index + 1 - pointer_reach(None)
+        for frame, output in list(track.tracked.items()):
+            if frame < min(oldest_map, oldest_pointer):
+                del track.tracked[frame]
+            elif frame < oldest_map and output.memory is not None:
+                track.tracked[frame] = output._replace(memory=None)
+
+    def _prepare(self, frame: Tensor, working: Size, padding: Padding) -> Tensor:
+        if frame.dtype == torch.uint8:  # as the official code reads frames
+            frame = resize_bytes(frame.to(self.device), working, kind="bicubic")
+        return super()._prepare(frame, working, padding)
+
+    def _to_frame(self, rows: Tensor, size: Size, working: Size, padding: Padding) -> Tensor:
+        """Logits are enlarged; then each object's probability stands beside that of the likeliest other."""
+        objects = super()._to_frame(rows, size, working, padding)[1:].sigmoid()  # (N, H, W)
+        beside = torch.cat([1 - objects.amax(dim=0, keepdim=True), objects])
+        return beside / beside.sum(dim=0, keepdim=True)
+
+
+def _points(prompt: Clicks | Box) -> tuple[Tensor, Tensor]:
+    """Points (P, 2) counted from the centres of the network's pixels, and labels (P,)."""
+    if isinstance(prompt, Clicks):
+        labels = torch.where(prompt.positive, POSITIVE, NEGATIVE).int()
+        return prompt.points - 0.5, labels
+    sides = torch.tensor([[prompt.left, prompt.top, prompt.right, prompt.bottom]])
+    corners, kinds = boxes_as_points(sides)
+    return corners[0], kinds[0]

@@ -1,0 +1,393 @@
+"""A session over a stored video: prompts on any frame, propagation in both directions.
+
+Source: Ravi et al., "SAM 2: Segment Anything in Images and Videos", 2024, section 3, and the video predictor
+of the code that the weights come from (facebookresearch/sam2). Other than there, all objects of a frame go
+through the network together.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vosssl.data.sources import Video
+from vosssl.layers.prompt_encoder import NEGATIVE, POSITIVE, boxes_as_points
+from vosssl.methods.sam2.memory_selection import pointer_reach, recall
+from vosssl.methods.sam2.network import NO_OBJECT, SAM2, EncodedImage, Memories
+from vosssl.methods.sam2.object_memory import ObjectTrack, Output, gathered, outputs_of
+from vosssl.ops.byte_resize import resize_bytes
+from vosssl.ops.images import as_float, require_rgb
+from vosssl.ops.resize import Size, resize_image, resize_masks
+from vosssl.propagation.segmenter import Box, Clicks
+
+CLAMP = 32.0  # of an earlier result that accompanies clicks
+LOSER = -10.0  # logits of objects at pixels that another one has
+
+
+class FrameMasks(NamedTuple):
+    """Masks of all objects in one frame.
+
+    Attributes:
+        frame: its number.
+        ids: of the N objects, in order of arrival.
+        logits: (N, H, W) at the video's size, object above 0; -1024 where nothing is known yet.
+    """
+
+    frame: int
+    ids: tuple[int, ...]
+    logits: Tensor
+
+
+class SAM2Session:
+    """Objects in one stored video.
+
+        session = SAM2Session(network, video)
+        session.add_prompt(0, 1, clicks=Clicks(torch.tensor([[120.5, 80.5]]), torch.tensor([True])))
+        for masks in session.propagate():
+            ...
+
+    The first prompts of an object make their frames conditioning frames: every other frame looks at them. A
+    prompt on a frame that propagation has passed corrects it; officially, the next propagation that passes
+    the frame computes it anew, unless `corrections_condition`.
+
+    Args:
+        network: in evaluation mode, on any device.
+        video: (T, 3, H, W) RGB, uint8 or float in [0, 1]; or a `Video`, which is read as it is needed.
+        image_size: side of the square that frames are squashed to; published: 1024.
+        stride: between the tracked frames that are remembered, but for the last one.
+        max_conditioning: look at so many of the frames with prompts, at most; None: at all.
+        corrections_condition: corrected frames become conditioning frames, too.
+        non_overlapping: a pixel of the masks that come out belongs to one object at most.
+        kept_images: encoded frames that are kept.
+        memory_dtype: of memories; officially bfloat16, whatever the network computes in.
+
+    Raises:
+        ValueError: options out of range, a video without frames.
+    """
+
+    def __init__(
+        self,
+        network: SAM2,
+        video: Tensor | Video,
+        *,
+        image_size: int = 1024,
+        stride: int = 1,
+        max_conditioning: int | None = None,
+        corrections_condition: bool = False,
+        non_overlapping: bool = False,
+        kept_images: int = 2,
+        memory_dtype: torch.dtype = torch.bfloat16,
+    ) -> None:
+        multiple = network.image_encoder.trunk.stride
+        if image_size < 1 or image_size % multiple:
+            raise ValueError(f"image_size is {image_size}, expected a multiple of {multiple}")
+        if stride < 1 or kept_images < 1:
+            raise ValueError(f"stride is {stride} and kept_images {kept_images}, expected at least 1")
+        if len(video) == 0:
+            raise ValueError("the video has no frames")
+        self.network = network
+        self.image_size = image_size
+        self.stride = stride
+        self.max_conditioning = max_conditioning
+        self.corrections_condition = corrections_condition
+        self.non_overlapping = non_overlapping
+        self.kept_images = kept_images
+        self.memory_dtype = memory_dtype
+        self._video = video
+        self._tracks: dict[int, ObjectTrack] = {}
+        self._images: OrderedDict[int, EncodedImage] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Frames of the video."""
+        return len(self._video)
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Objects, in order of arrival."""
+        return tuple(self._tracks)
+
+    @property
+    def size(self) -> Size:
+        """(H, W) of the video's frames."""
+        if isinstance(self._video, Tensor):
+            return self._video.shape[-2], self._video.shape[-1]
+        return self._video.size
+
+    def reset(self) -> None:
+        """Forgets all objects."""
+        self._tracks.clear()
+
+    @torch.inference_mode()
+    def add_prompt(
+        self,
+        frame: int,
+        identity: int,
+        *,
+        clicks: Clicks | None = None,
+        box: Box | None = None,
+        mask: Tensor | None = None,
+        keep: bool = False,
+    ) -> FrameMasks:
+        """Says where an object is in a frame: by clicks, a box, both, or a mask.
+
+        Args:
+            frame: its number.
+            identity: of the object; one that is not known yet is a new object.
+            clicks: on and off the object, in pixels of the video.
+            box: around it.
+            mask: (H, W) bool or in [0, 1]; an empty one says that the object is not there.
+            keep: add the clicks to those of this frame, instead of starting anew.
+
+        Returns:
+            Masks of all objects in this frame.
+
+        Raises:
+            ValueError: no prompt, or one that does not fit; a frame outside the video. The session can go on.
+        """
+        self._check_frame(frame)
+        track = self._tracks.get(identity, ObjectTrack())
+        conditions = frame not in track.followed or self.corrections_condition
+        if mask is not None:
+            if clicks is not None or box is not None:
+                raise ValueError("a mask came with clicks or a box; give the mask alone, then correct it")
+            square = self._square_mask(mask)
+            decoded = self.network.accept_masks(self._image(frame), square[None, None])
+            track.points.pop(frame, None)
+            track.masked.add(frame)
+        else:
+            points, labels = self._points(clicks, box)
+            if keep and frame in track.points:
+                if box is not None:
+                    raise ValueError("a box is added to earlier clicks; give it first, or with keep=False")
+                before = track.points[frame]
+                points, labels = torch.cat([before[0], points], dim=1), torch.cat([before[1], labels], dim=1)
+            image = self._image(frame)
+            memories = None
+            if frame in track.followed:
+                memories = self._memories(frame, [track], reverse=track.followed[frame])
+            earlier = track.output(frame, conditions=conditions)
+            decoded = self.network.decode_prompts(
+                image,
+                self.network.condition_on_memory(image, memories),
+                points=points,
+                labels=labels,
+                masks=None if earlier is None else earlier.logits[None].clamp(-CLAMP, CLAMP),
+                multimask=points.shape[1] <= 1,
+            )
+            track.points[frame] = (points, labels)
+            track.masked.discard(frame)
+        track.pending(conditions=conditions)[frame] = outputs_of(decoded)[0]
+        self._tracks[identity] = track
+        return self._known(frame, conditions=conditions)
+
+    @torch.inference_mode()
+    def clear_prompts(self, frame: int, identity: int) -> FrameMasks:
+        """Takes back what was said of an object in a frame.
+
+        Args:
+            frame: its number.
+            identity: of the object.
+
+        Returns:
+            Masks of all objects in this frame.
+
+        Raises:
+            ValueError: an unknown object, or a frame outside the video.
+        """
+        self._check_frame(frame)
+        self._track(identity).drop_prompts(frame)
+        pending = any(frame in track.pending_conditioning for track in self._tracks.values())
+        return self._known(frame, conditions=pending)
+
+    @torch.inference_mode()
+    def remove_object(self, identity: int) -> list[FrameMasks]:
+        """Forgets an object.
+
+        Args:
+            identity: of the object.
+
+        Returns:
+            Masks of the other objects in the frames where it had prompts.
+
+        Raises:
+            ValueError: an unknown object.
+        """
+        frames = self._track(identity).prompted_frames
+        del self._tracks[identity]
+        if not self._tracks:
+            return []
+        pending = [any(f in track.pending_conditioning for track in self._tracks.values()) for f in frames]
+        return [self._known(f, conditions=conditions) for f, conditions in zip(frames, pending, strict=True)]
+
+    @torch.inference_mode()
+    def propagate(
+        self, start: int | None = None, *, max_frames: int | None = None, reverse: bool = False
+    ) -> Iterator[FrameMasks]:
+        """Follows all objects from a frame on.
+
+        Args:
+            start: the first frame; None: the earliest with a prompt, for either direction.
+            max_frames: at most so many frames after the first; None: to the video's end.
+            reverse: towards the beginning. From frame 0, that is no frame at all.
+
+        Yields:
+            Masks of all objects, frame by frame.
+
+        Raises:
+            ValueError: no object, or one without a prompt; a frame outside the video.
+        """
+        self._take_over_prompts()
+        if start is None:
+            start = min(frame for track in self._tracks.values() for frame in track.conditioning)
+        self._check_frame(start)
+        reach = len(self) if max_frames is None else max_frames
+        if reverse:
+            order = range(start, max(start - reach, 0) - 1, -1) if start > 0 else range(0)
+        else:
+            order = range(start, min(start + reach, len(self) - 1) + 1)
+        for frame in order:
+            self._follow(frame, reverse=reverse)
+            outputs = [track.remembered(frame) for track in self._tracks.values()]
+            yield self._masks(frame, outputs)
+
+    def _follow(self, frame: int, *, reverse: bool) -> None:
+        """Follows all objects that have no prompt in this frame, in one pass."""
+        tracks = [track for track in self._tracks.values() if frame not in track.conditioning]
+        if tracks:
+            image = self._image(frame)
+            features = self.network.condition_on_memory(image, self._memories(frame, tracks, reverse=reverse))
+            decoded = self.network.decode_prompts(image, features, multimask=True)
+            memories = self.network.encode_memory(image, decoded.masks, decoded.object_score)
+            outputs = outputs_of(decoded, memories.to(self.memory_dtype))
+            for track, output in zip(tracks, outputs, strict=True):
+                track.tracked[frame] = output
+        for track in self._tracks.values():
+            track.followed[frame] = reverse
+
+    def _memories(self, frame: int, tracks: Sequence[ObjectTrack], *, reverse: bool) -> Memories:
+        recalls = [
+            recall(
+                frame,
+                conditioning=track.conditioning,
+                tracked=track.tracked,
+                reverse=reverse,
+                length=len(self),
+                stride=self.stride,
+                max_conditioning=self.max_conditioning,
+            )
+            for track in tracks
+        ]
+        return gathered(tracks, recalls, reach=pointer_reach(len(self)))
+
+    def _take_over_prompts(self) -> None:
+        """Encodes what prompts gave; from now on frames look back at it."""
+        if not self._tracks:
+            raise ValueError("there is no object to follow; add_prompt says where one is")
+        for identity, track in self._tracks.items():
+            if not track.conditioning and not track.pending_conditioning:
+                raise ValueError(f"object {identity} has no prompt left; add one, or remove the object")
+        for track in self._tracks.values():
+            for conditions, stored in ((False, track.tracked), (True, track.conditioning)):
+                pending = track.pending(conditions=conditions)
+                for frame in list(pending):
+                    stored[frame] = self._with_memory(frame, pending[frame])
+                    del pending[frame]
+            for frame in track.conditioning:
+                track.tracked.pop(frame, None)
+
+    def _with_memory(self, frame: int, output: Output) -> Output:
+        memory = self.network.encode_memory(
+            self._image(frame), output.logits[None], output.object_score[None], prompted=True
+        )
+        return output._replace(memory=memory[0].to(self.memory_dtype))
+
+    def _known(self, frame: int, *, conditions: bool) -> FrameMasks:
+        """What is known in a frame, the latest prompts included."""
+        return self._masks(
+            frame, [track.output(frame, conditions=conditions) for track in self._tracks.values()]
+        )
+
+    def _masks(self, frame: int, outputs: Sequence[Output | None]) -> FrameMasks:
+        """Logits of objects at the video's size; unknown ones get -1024."""
+        device = self.network.no_mem_embed.device
+        logits = torch.full((len(outputs), *self.size), NO_OBJECT, device=device)
+        known = [row for row, output in enumerate(outputs) if output is not None]
+        if known:
+            small = torch.stack([output.logits for output in outputs if output is not None])  # (n, 1, 4h, 4w)
+            logits[known] = resize_masks(small.float(), self.size)[:, 0]
+        if self.non_overlapping and len(outputs) > 1:
+            first = logits.argmax(dim=0)
+            own = first == torch.arange(len(outputs), device=device)[:, None, None]
+            logits = torch.where(own, logits, logits.clamp(max=LOSER))
+        return FrameMasks(frame, self.ids, logits)
+
+    def _image(self, frame: int) -> EncodedImage:
+        """A frame, encoded; the last few are kept."""
+        image = self._images.pop(frame, None)
+        if image is None:
+            image = self.network.encode_image(self._square_frame(frame)[None])
+        self._images[frame] = image
+        while len(self._images) > self.kept_images:
+            self._images.popitem(last=False)
+        return image
+
+    def _square_frame(self, frame: int) -> Tensor:
+        """(3, S, S) in [0, 1] on the network's device."""
+        video = self._video
+        image = video[frame] if isinstance(video, Tensor) else video.clip([frame]).frames[0]
+        require_rgb(image, f"frame {frame}")
+        square = (self.image_size, self.image_size)
+        image = resize_bytes(image, square, kind="bicubic") if image.dtype == torch.uint8 else image
+        like = self.network.no_mem_embed
+        return resize_image(as_float(image), square).to(device=like.device, dtype=like.dtype)
+
+    def _square_mask(self, mask: Tensor) -> Tensor:
+        """(H, W) to (S, S) of 0 and 1."""
+        if tuple(mask.shape) != self.size:
+            raise ValueError(f"mask is {tuple(mask.shape)}, expected {self.size} like the video's frames")
+        soft = mask.to(device=self.network.no_mem_embed.device, dtype=torch.float32)
+        square = resize_image(soft[None], (self.image_size, self.image_size))[0]
+        return (square >= 0.5).float()
+
+    def _points(self, clicks: Clicks | None, box: Box | None) -> tuple[Tensor, Tensor]:
+        """Points (1, P, 2) in pixels of the encoded frame, corners of the box first, and labels (1, P)."""
+        height, width = self.size
+        points, labels = [], []
+        if box is not None:
+            sides = torch.tensor([[box.left, box.top, box.right, box.bottom]], dtype=torch.float32)
+            if box.left >= width or box.top >= height or box.right <= 0 or box.bottom <= 0:
+                raise ValueError(f"{box} lies outside the frames of {width} x {height}")
+            corners, kinds = boxes_as_points(sides)
+            points.append(corners)
+            labels.append(kinds)
+        if clicks is not None:
+            inside = (clicks.points >= 0).all() and (
+                clicks.points <= clicks.points.new_tensor([width, height])
+            ).all()
+            if not inside:
+                raise ValueError(
+                    f"clicks {clicks.points.tolist()} are not all inside the frames of {width} x {height}"
+                )
+            points.append(clicks.points.float().cpu()[None] - 0.5)  # the network counts from pixels' centres
+            labels.append(torch.where(clicks.positive.cpu(), POSITIVE, NEGATIVE)[None].int())
+        if not points:
+            raise ValueError("there is no prompt; give clicks, a box or a mask")
+        device, scale = (
+            self.network.no_mem_embed.device,
+            torch.tensor([self.image_size / width, self.image_size / height]),
+        )
+        return (torch.cat(points, dim=1) * scale).to(device), torch.cat(labels, dim=1).to(device)
+
+    def _track(self, identity: int) -> ObjectTrack:
+        if identity not in self._tracks:
+            known = ", ".join(map(str, self._tracks)) or "none"
+            raise ValueError(f"there is no object {identity}; there are: {known}")
+        return self._tracks[identity]
+
+    def _check_frame(self, frame: int) -> None:
+        if not 0 <= frame < len(self):
+            raise ValueError(f"frame {frame} was asked for; the video has frames 0..{len(self) - 1}")
