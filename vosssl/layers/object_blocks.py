@@ -32,6 +32,8 @@ def part_of(convolution: nn.Conv2d, maps: Tensor, channels: slice, *, bias: bool
 
 def joined(objects: Tensor, frame: Tensor) -> Tensor:
     """(B * N, C, h, w) of objects plus (B, C, h, w) of their frames."""
+    if len(frame) == 1:  # keeps the layout, which is faster by half than five axes
+        return objects + frame
     return (objects.unflatten(0, (len(frame), -1)) + frame[:, None]).flatten(0, 1)
 
 

@@ -22,6 +22,8 @@ def add_shared(objects: Tensor, shared: Tensor) -> Tensor:
     Returns:
         (B*N, C, h, w).
     """
+    if len(shared) == 1:  # keeps the layout, which is faster than five axes
+        return objects.add_(shared)
     objects.unflatten(0, (len(shared), -1)).add_(shared.unsqueeze(1))  # (B, N, C, h, w) + (B, 1, C, h, w)
     return objects
 
