@@ -6,11 +6,11 @@
     python scripts/bench_memory.py --models cutie-base --objects 3 --frames 10 --profile
     python scripts/bench_memory.py --models stcn --objects 3 --rows official,ours,nudged --stcn CHECKOUT
 
-CHECKOUTs are of hkchengrex/STCN and hkchengrex/Cutie. Frames are smooth noise that drifts, weights random and the
-same for both. Every row runs in a process of its own. Seconds are wall time and CPU time (all threads) per frame
-after the first; memory is the peak above the process with its network loaded. Equal pixels compares labels with
-those of the first row. Random networks can be chaotic: the row "nudged" is the official program on frames that
-are 1e-6 brighter, and shows how far that alone leads.
+CHECKOUTs are of hkchengrex/STCN and hkchengrex/Cutie. Frames are smooth noise that drifts, weights random
+and the same for both. Every row runs in a process of its own. Seconds are wall time and CPU time (all
+threads) per frame after the first; memory is the peak above the process with its network loaded. Equal
+pixels compares labels with those of the first row. Random networks can be chaotic: the row "nudged" is the
+official program on frames that are 1e-6 brighter, and shows how far that alone leads.
 """
 
 from __future__ import annotations
