@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from vosssl.data.release import Release, RemoteFile, listed
 
 CFG = Path(__file__).parents[2] / "cfg" / "data"
-MADE = ("synthetic", "folder", "video")  # nobody offers these
+MADE = ("synthetic", "synthetic_targets", "folder", "video")  # nobody offers these
 
 
 def blocks() -> list[str]:
