@@ -27,7 +27,7 @@ from vosssl.ops.images import IMAGENET_MEAN, IMAGENET_STD, as_float
 from vosssl.ops.masks import aggregated_log_odds, labels_to_masks, soft_aggregate
 from vosssl.ops.resize import resize_masks
 from vosssl.propagation.memory_bank import MemoryBank
-from vosssl.propagation.memory_network import Carry, EncodedFrame
+from vosssl.propagation.memory_network import Carry, EncodedFrame, frame_at
 from vosssl.propagation.memory_segmenter import MemorySegmenter, Precision
 from vosssl.propagation.multi_scale import at_scales
 from vosssl.propagation.segmenter import VideoSegmenter
@@ -266,7 +266,7 @@ class STCN(nn.Module):
         """
         images = as_float(frames)
         encoded = self.encode_frame(images.flatten(0, 1))  # (B, T, 3, H, W) -> (B * T, ...)
-        steps = [_at(encoded, frames.shape[:2], time) for time in range(frames.shape[1])]
+        steps = [frame_at(encoded, frames.shape[:2], time) for time in range(frames.shape[1])]
         bank = MemoryBank(top_k=None, differentiable=True)
         masks, predictions = first_masks, []
         for time in range(1, len(steps)):
@@ -359,12 +359,6 @@ class STCN(nn.Module):
 
     def _normalised(self, images: Tensor) -> Tensor:
         return (images - self.mean) / self.std
-
-
-def _at(frames: EncodedFrame, clips: Sequence[int], time: int) -> EncodedFrame:
-    """One time of the encoded frames of clips, which are (B, T) = `clips` flattened."""
-    features = tuple(maps.unflatten(0, clips)[:, time] for maps in frames.features)
-    return EncodedFrame(frames.key.unflatten(0, clips)[:, time], None, None, features)
 
 
 def _chunks(groups: Sequence[Tensor], size: int) -> list[Tensor]:

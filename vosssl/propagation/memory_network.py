@@ -30,6 +30,23 @@ class EncodedFrame(NamedTuple):
     features: tuple[Tensor, ...]
 
 
+def frame_at(encoded: EncodedFrame, clips: Sequence[int], time: int) -> EncodedFrame:
+    """One time of clips whose frames were encoded together.
+
+    Args:
+        encoded: of (B, T) frames, flattened.
+        clips: B and T.
+        time: which of the T.
+    """
+
+    def pick(maps: Tensor) -> Tensor:
+        return maps.unflatten(0, clips)[:, time]
+
+    shrinkage = None if encoded.shrinkage is None else pick(encoded.shrinkage)
+    selection = None if encoded.selection is None else pick(encoded.selection)
+    return EncodedFrame(pick(encoded.key), shrinkage, selection, tuple(map(pick, encoded.features)))
+
+
 class MemoryNetwork(Protocol):
     """A network with a memory. N objects; h, w are H, W divided by `stride`."""
 

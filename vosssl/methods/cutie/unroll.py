@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vosssl.ops.images import as_float
 from vosssl.propagation.memory_bank import MemoryBank
-from vosssl.propagation.memory_network import EncodedFrame
+from vosssl.propagation.memory_network import frame_at
 
 if TYPE_CHECKING:
     from vosssl.methods.cutie.network import Cutie
@@ -58,13 +58,13 @@ def follow_clips(
     memory = MemoryBank(top_k=None, differentiable=True)
     selector = present.to(images.dtype)
     masks, steps = first_masks, []
-    carry = network.fresh_carry(_at(encoded, clips, 0), first_masks.shape[1])
+    carry = network.fresh_carry(frame_at(encoded, clips, 0), first_masks.shape[1])
     for time in range(1, frames.shape[1]):
         deep = time == 1 or deep_updates[time - 2]
-        before = _at(encoded, clips, time - 1)
+        before = frame_at(encoded, clips, time - 1)
         values, carry = network.memorise(images[:, time - 1], before, masks, carry, deep_update=deep)
         memory.append(before, values, range(1, masks.shape[1] + 1))
-        frame = _at(encoded, clips, time)
+        frame = frame_at(encoded, clips, time)
         (readout,) = memory.read(frame, only=references[time - 1])
         fused = network.fuse(frame, readout, carry["sensory"], masks)
         features, levels = network.read_objects(fused, carry["summaries"], selector=selector)
@@ -75,13 +75,3 @@ def follow_clips(
         masks = log_odds.softmax(dim=1)[:, 1:]
         steps.append((log_odds, auxiliary.sensory, auxiliary.queries))
     return ClipLogits(*(torch.stack(kind, dim=1) for kind in zip(*steps, strict=True)))
-
-
-def _at(encoded: EncodedFrame, clips: Sequence[int], time: int) -> EncodedFrame:
-    """One time of the encoded frames of clips, which are (B, T) = `clips` flattened."""
-
-    def pick(maps: Tensor | None) -> Tensor | None:
-        return None if maps is None else maps.unflatten(0, clips)[:, time]
-
-    key, *features = (maps.unflatten(0, clips)[:, time] for maps in (encoded.key, *encoded.features))
-    return EncodedFrame(key, pick(encoded.shrinkage), pick(encoded.selection), tuple(features))
