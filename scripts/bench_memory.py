@@ -1,16 +1,17 @@
 """STCN and Cutie on a video: time, equal pixels and memory, ours beside the official programs, one run.
 
     python scripts/bench_memory.py [--models stcn,cutie-base] [--objects 1,3,8] [--frames 60] [--threads 2]
-        [--stcn CHECKOUT] [--cutie CHECKOUT]
+        [--stcn CHECKOUT] [--cutie CHECKOUT] [--weights cutie-base=RUN/last.ckpt]
     python scripts/bench_memory.py --models cutie-base --objects 3 --frames 2000 --size 96x160  # flat memory
     python scripts/bench_memory.py --models cutie-base --objects 3 --frames 10 --profile
     python scripts/bench_memory.py --models stcn --objects 3 --rows official,ours,nudged --stcn CHECKOUT
 
-CHECKOUTs are of hkchengrex/STCN and hkchengrex/Cutie. Frames are smooth noise that drifts, weights random
-and the same for both. Every row runs in a process of its own. Seconds are wall time and CPU time (all
-threads) per frame after the first; memory is the peak above the process with its network loaded. Equal
-pixels compares labels with those of the first row. Random networks can be chaotic: the row "nudged" is the
-official program on frames that are 1e-6 brighter, and shows how far that alone leads.
+CHECKOUTs are of hkchengrex/STCN and hkchengrex/Cutie. Frames are of a generated clip of so many objects,
+played back and forth; weights are random, or a file's, and the same for both. Every row runs in a process of
+its own. Seconds are wall time and CPU time (all threads) per frame after the first; memory is the peak above
+the process with its network loaded. Equal pixels compares labels with those of the first row. Random networks
+can be chaotic: the row "nudged" is the official program on frames that are 1e-6 brighter, and shows how far
+that alone leads.
 """
 
 from __future__ import annotations
@@ -31,12 +32,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 import vosssl
+from vosssl.backbones.weights import read_checkpoint, state_of
+from vosssl.clip import Clip
+from vosssl.data.synthetic import SyntheticClips
 from vosssl.ops.images import IMAGENET_MEAN, IMAGENET_STD
 
+KEPT = 60  # frames that are made, and whose labels are compared
 Step = Callable[[Tensor, Tensor | None], Tensor]  # frame and, first, labels -> labels
 
 
@@ -88,7 +92,10 @@ def measured(options: argparse.Namespace) -> dict[str, float]:
     objects = int(options.objects)
     height, width = (int(side) for side in options.size.split("x"))
     network = vosssl.create_model(options.models)
-    network.load_state_dict(random_weights(network))
+    given = dict(pair.split("=", 1) for pair in options.weights.split(",") if pair).get(options.models)
+    network.load_state_dict(state_of(read_checkpoint(given)) if given else random_weights(network))
+    clip = made_clip(objects, options.frames, (height, width))
+    assert clip.labels is not None
     step = ours(options, network) if options.row == "ours" else official(options, network)
     nudge = 1e-6 if options.row == "nudged" else 0.0
     del network
@@ -98,12 +105,12 @@ def measured(options: argparse.Namespace) -> dict[str, float]:
     idle = memory_mb("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     with torch.inference_mode():
-        kept = [step(frame(0, height, width) + nudge, boxes(objects, height, width))]
+        kept = [step(frame(clip, 0) + nudge, clip.labels[0])]
         wall, cpu = time.perf_counter(), cpu_seconds()
         with torch.profiler.profile() if options.profile else _Nothing() as profile:
             for number in range(1, options.frames):
-                labels = step(frame(number, height, width) + nudge, None)
-                if number < 60:
+                labels = step(frame(clip, number) + nudge, None)
+                if number < KEPT:
                     kept.append(labels)
         wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
     if options.profile:
@@ -232,23 +239,29 @@ def random_weights(network: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def frame(number: int, height: int, width: int) -> Tensor:
-    """(3, H, W) smooth noise that drifts, with a sharper pattern in it."""
-    generator = torch.Generator().manual_seed(1)
-    coarse = torch.randn(1, 3, 24, 24, generator=generator).roll(number // 8, dims=3)
-    image = F.interpolate(coarse, size=(height, width), mode="bicubic")[0].sigmoid()
-    return image.roll(number, dims=2)
+def made_clip(objects: int, frames: int, size: tuple[int, int]) -> Clip:
+    """The first held-out generated clip of so many objects that all show in its first frame."""
+
+    def clips(sides: tuple[int, int]) -> SyntheticClips:
+        count = min(frames, KEPT)
+        return SyntheticClips(size=sides, frames=count, objects=(objects, objects), split="val", flow=False)
+
+    small = clips((size[0] // 8, size[1] // 8))  # the same clips, made sooner
+    for index in range(1000):
+        labels = small[index].labels
+        assert labels is not None
+        seen = torch.bincount(labels[0].flatten().long(), minlength=objects + 1)
+        if seen.min() > 0.005 * labels[0].numel():
+            return clips(size)[index]
+    raise ValueError(f"no generated clip shows {objects} objects in its first frame; expected fewer objects")
 
 
-def boxes(objects: int, height: int, width: int) -> Tensor:
-    """(H, W) ids of boxes in two rows."""
-    labels = torch.zeros(height, width, dtype=torch.uint8)
-    columns = math.ceil(objects / 2)
-    for number in range(objects):
-        row, column = divmod(number, columns)
-        top, left = (row * 4 + 1) * height // 10, (column * 4 + 1) * width // (4 * columns + 1)
-        labels[top : top + 3 * height // 10, left : left + 3 * width // (4 * columns + 1)] = number + 1
-    return labels
+def frame(clip: Clip, number: int) -> Tensor:
+    """(3, H, W) in [0, 1]: the clip's frames there and back again."""
+    count = len(clip.frames)
+    turn = number % max(2 * count - 2, 1)
+    image = clip.frames[min(turn, 2 * count - 2 - turn) if turn else 0]
+    return image if image.is_floating_point() else image / 255
 
 
 def cpu_seconds() -> float:
@@ -273,6 +286,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--threads", type=int, default=2)
     made.add_argument("--stcn", help="checkout of hkchengrex/STCN")
     made.add_argument("--cutie", help="checkout of hkchengrex/Cutie")
+    made.add_argument("--weights", default="", help="MODEL=FILE,…: trained here; random without")
     made.add_argument("--rows", default="official,ours", help="of official, ours, nudged")
     made.add_argument("--profile", action="store_true", help="where the time goes")
     made.add_argument("--row", help=argparse.SUPPRESS)
