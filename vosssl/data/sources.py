@@ -106,6 +106,10 @@ class Video(ABC):
     def __iter__(self) -> Iterator[Frame]:
         return iterate_ahead(self._decode(None, self.size), depth=self.read_ahead)
 
+    def frames_from(self, index: int) -> Iterator[Frame]:
+        """The frames of a stored video from this one on, decoded when they are asked for."""
+        return self._decode(range(index, len(self)), self.size)
+
     def clip(
         self, indices: Sequence[int], *, size: Size | int | None = None, view: View | None = None
     ) -> Clip:

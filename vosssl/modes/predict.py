@@ -18,6 +18,7 @@ from tqdm import tqdm
 from vosssl.clip import VOID, Frame
 from vosssl.data.annotations import masklets_beside
 from vosssl.data.files import atomic_write
+from vosssl.data.frame_reader import has_end
 from vosssl.data.io import read_labels, write_labels
 from vosssl.data.listing import labels_beside
 from vosssl.data.readahead import WriteBehind
@@ -252,12 +253,3 @@ def limited(video: Video, limit: int | None) -> Iterator[Frame]:
                 return
             yield frame
             bar.update()
-
-
-def has_end(video: Video) -> bool:
-    """Whether a video's length is known; a camera's is not."""
-    try:
-        len(video)
-    except TypeError:
-        return False
-    return True
