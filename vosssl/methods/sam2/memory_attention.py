@@ -151,6 +151,7 @@ class MemoryAttention(nn.Module):
         *,
         maps: int,
         mask: Tensor | None = None,
+        emphasis: Tensor | None = None,
     ) -> Tensor:
         """Features of a frame that know what is remembered.
 
@@ -163,6 +164,7 @@ class MemoryAttention(nn.Module):
             maps: how many maps there are.
             mask: (B, M) bool, False for memories that do not exist (to batch different numbers); None: all
                 exist.
+            emphasis: (B, M) that keys are multiplied with; None: 1.
 
         Returns:
             (B, C, h, w).
@@ -170,6 +172,8 @@ class MemoryAttention(nn.Module):
         size: Size = (image.shape[-2], image.shape[-1])
         tokens = (image + POSITION_SCALE * positions).flatten(2).transpose(1, 2)  # (B, h * w, C)
         keys = memory + memory_positions
+        if emphasis is not None:
+            keys = keys * emphasis[..., None].to(keys)
         rotation = axial_rotation(size, tokens.shape[-1], device=tokens.device)
         memory_rotation = rotation.repeated(maps)
         for layer in self.layers:

@@ -20,10 +20,12 @@ class Recall(NamedTuple):
         maps: frames whose maps are read, each with its age: 0 for the previous frame, 5 for the one six
             steps ago, 6 for frames with prompts.
         pointers: frames whose object pointers are read, each with its distance in frames; negative: ahead.
+        emphasis: what keys of maps, and of pointers, are multiplied with, in their order; None: 1.
     """
 
     maps: tuple[tuple[int, int], ...]
     pointers: tuple[tuple[int, int], ...]
+    emphasis: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
 
 def recall(

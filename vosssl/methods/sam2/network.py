@@ -17,7 +17,7 @@ from vosssl.backbones.hiera import Hiera
 from vosssl.layers.linear_stack import LinearStack
 from vosssl.layers.prompt_encoder import ABSENT, PADDING, PromptEncoder
 from vosssl.methods.sam2.image_encoder import ImageEncoder
-from vosssl.methods.sam2.mask_decoder import Candidates, MaskDecoder, choose
+from vosssl.methods.sam2.mask_decoder import Candidates, Chosen, MaskDecoder, choose
 from vosssl.methods.sam2.memory_attention import MemoryAttention
 from vosssl.methods.sam2.memory_encoder import MemoryEncoder
 from vosssl.methods.sam2.memory_selection import MAPS
@@ -67,6 +67,8 @@ class Memories(NamedTuple):
         distances: (P,) or (N, P) float: how far pointers are, 1 at the farthest; negative ahead.
         maps_present: (N, M) bool, False for maps that do not exist; None: all exist.
         pointers_present: (N, P) bool, likewise.
+        maps_emphasis: (N, M) float that keys of maps are multiplied with; None: 1.
+        pointers_emphasis: (N, P) float, likewise.
     """
 
     maps: Tensor
@@ -75,6 +77,8 @@ class Memories(NamedTuple):
     distances: Tensor
     maps_present: Tensor | None = None
     pointers_present: Tensor | None = None
+    maps_emphasis: Tensor | None = None
+    pointers_emphasis: Tensor | None = None
 
 
 class Decoded(NamedTuple):
@@ -232,6 +236,7 @@ class SAM2(nn.Module):
             positions if positions.ndim == 3 else positions[None],
             maps=maps,
             mask=_present(memories, places.shape[1], split),
+            emphasis=_emphasis(memories, places.shape[1], split),
         )
 
     def decode_prompts(
@@ -279,10 +284,23 @@ class SAM2(nn.Module):
             features + maps, image.prompt_positions, image.skips, prompts, present=present
         )
         chosen = choose(candidates, multimask=multimask, require_stable=require_stable)
-        there = candidates.object_score > 0  # (N, 1)
+        return self.settle(chosen, candidates.object_score)._replace(candidates=candidates)
+
+    def settle(self, chosen: Chosen, object_score: Tensor, *, presence: float = 0.0) -> Decoded:
+        """What follows from the choice of a mask: a pointer, and no mask where the object is not there.
+
+        Args:
+            chosen: of N objects.
+            object_score: (N, 1) logits.
+            presence: objects with more than that are there.
+
+        Returns:
+            The N objects, without candidates.
+        """
+        there = object_score > presence  # (N, 1)
         pointer = torch.where(there, self.obj_ptr_proj(chosen.token), self.no_obj_ptr)
         logits = torch.where(there[..., None, None], chosen.masks, NO_OBJECT)
-        return Decoded(logits, chosen.quality, pointer, candidates.object_score, candidates)
+        return Decoded(logits, chosen.quality, pointer, object_score, None)
 
     def accept_masks(self, image: EncodedImage, masks: Tensor) -> Decoded:
         """Masks that are given, as if they had been predicted; their pointers come from the decoder.
@@ -369,5 +387,18 @@ def _present(memories: Memories, places: int, split: int) -> Tensor | None:
     pointers_present = there if memories.pointers_present is None else memories.pointers_present
     return torch.cat(
         [maps_present.repeat_interleave(places, dim=1), pointers_present.repeat_interleave(split, dim=1)],
+        dim=1,
+    )
+
+
+def _emphasis(memories: Memories, places: int, split: int) -> Tensor | None:
+    """What keys of memory tokens are multiplied with, (N, M * places + P * split); None: 1."""
+    if memories.maps_emphasis is None or memories.pointers_emphasis is None:
+        return None
+    return torch.cat(
+        [
+            memories.maps_emphasis.repeat_interleave(places, dim=1),
+            memories.pointers_emphasis.repeat_interleave(split, dim=1),
+        ],
         dim=1,
     )

@@ -130,6 +130,8 @@ def gathered(tracks: Sequence[ObjectTrack], recalls: Sequence[Recall], *, reach:
         torch.tensor(distances[0] if same else distances, device=device) / max(reach, 1),
         _present([len(recall.maps) for recall in recalls], device),
         _present([len(recall.pointers) for recall in recalls], device),
+        _emphasis(recalls, 0, most, device),
+        _emphasis(recalls, 1, farthest, device),
     )
 
 
@@ -143,3 +145,11 @@ def _present(counts: Sequence[int], device: torch.device) -> Tensor | None:
     if len(set(counts)) == 1:
         return None
     return torch.arange(max(counts), device=device) < torch.tensor(counts, device=device)[:, None]
+
+
+def _emphasis(recalls: Sequence[Recall], kind: int, most: int, device: torch.device) -> Tensor | None:
+    """(N, most) for maps (0) or pointers (1), filled up with 1; None where there is none."""
+    if all(recall.emphasis is None for recall in recalls):
+        return None
+    own = [() if recall.emphasis is None else recall.emphasis[kind] for recall in recalls]
+    return torch.tensor([[*values, *[1.0] * (most - len(values))] for values in own], device=device)

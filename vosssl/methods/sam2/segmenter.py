@@ -7,15 +7,17 @@ prompts to look at, and its length is not known: pointers are placed as in video
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from vosssl.layers.prompt_encoder import ABSENT, NEGATIVE, POSITIVE, boxes_as_points
-from vosssl.methods.sam2.memory_selection import MAPS, pointer_reach, recall
+from vosssl.methods.sam2.memory_selection import MAPS, Recall, pointer_reach, recall
 from vosssl.methods.sam2.network import SAM2, Decoded, EncodedImage
 from vosssl.methods.sam2.object_memory import ObjectTrack, Output, gathered, outputs_of
+from vosssl.methods.sam2.policies.policy import Follower, MemoryPolicy, follow
 from vosssl.ops.byte_resize import resize_bytes
 from vosssl.ops.masks import labels_to_masks
 from vosssl.ops.resize import Padding, Size, resize_image
@@ -35,6 +37,7 @@ class SAM2Segmenter(VideoSegmenter):
         memory_stride: between the tracked frames that are remembered, but for the last one.
         max_prompted: frames with prompts that are remembered of an object: its first and its last ones.
         memory_dtype: of memories; officially bfloat16, whatever the network computes in.
+        policy: another way to choose masks and memories, see `policies`; None: as published.
         device: where to work; None: where the network is.
 
     Raises:
@@ -51,6 +54,7 @@ class SAM2Segmenter(VideoSegmenter):
         memory_stride: int = 1,
         max_prompted: int = 8,
         memory_dtype: torch.dtype = torch.bfloat16,
+        policy: MemoryPolicy | None = None,
         device: torch.device | str | None = None,
     ) -> None:
         multiple = network.image_encoder.trunk.stride
@@ -66,21 +70,25 @@ class SAM2Segmenter(VideoSegmenter):
         self.memory_stride = memory_stride
         self.max_prompted = max_prompted
         self.memory_dtype = memory_dtype
+        self.policy = policy
         self.forget()
 
     def forget(self) -> None:
         self._tracks: dict[int, ObjectTrack] = {}
+        self._followers: dict[int, Follower] = {}  # of the same objects, under a policy
+        self._ways: dict[int, list[Output]] = {}  # of the current frame, under a policy
 
     @property
     def memory_mb(self) -> float:
         """Megabytes that are remembered of all objects."""
         outputs = [
             output
-            for track in self._tracks.values()
-            for output in (*track.conditioning.values(), *track.tracked.values())
+            for identity, track in self._tracks.items()
+            for path in self._paths(identity, track)
+            for output in (*path.conditioning.values(), *path.tracked.values())
         ]
-        tensors = [tensor for output in outputs for tensor in output if tensor is not None]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors) / 2**20
+        tensors = {id(tensor): tensor for output in outputs for tensor in output if tensor is not None}
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) / 2**20
 
     def remove_objects(self, ids: Sequence[int]) -> None:
         """Forgets objects; the others are followed as before.
@@ -94,6 +102,7 @@ class SAM2Segmenter(VideoSegmenter):
         kept = [row for row, identity in enumerate(self.object_ids) if identity not in ids]
         for identity in ids:
             self._tracks.pop(identity, None)
+            self._followers.pop(identity, None)
         self._rows = None if self._rows is None else self._rows[[0, *(row + 1 for row in kept)]]
         self.object_ids = tuple(self.object_ids[row] for row in kept)
 
@@ -115,6 +124,18 @@ class SAM2Segmenter(VideoSegmenter):
         """Objects that are remembered, in this frame."""
         if not self._tracks:
             return {}
+        if self.policy is not None:
+            self._ways = follow(
+                self.network,
+                image,
+                self._tracks,
+                self._followers,
+                frame=self.frame_index,
+                usual=self._recall,
+                reach=pointer_reach(None),
+                presence=self.policy.presence,
+            )
+            return {identity: ways[0] for identity, ways in self._ways.items()}
         features = self._conditioned(image, tuple(self._tracks))
         decoded = self.network.decode_prompts(image, features, multimask=True)
         return dict(zip(self._tracks, outputs_of(decoded), strict=True))
@@ -123,16 +144,22 @@ class SAM2Segmenter(VideoSegmenter):
         """(n, C, h, w) features that know what is remembered of objects."""
         tracks = [self._tracks[identity] for identity in ids]
         recalls = [
-            recall(
-                self.frame_index,
-                conditioning=track.conditioning,
-                tracked=track.tracked,
-                stride=self.memory_stride,
-            )
-            for track in tracks
+            self._recall(track)
+            if self.policy is None
+            else self._followers[identity].recalls(self.frame_index, track, usual=self._recall)[0]
+            for identity, track in zip(ids, tracks, strict=True)
         ]
         memories = gathered(tracks, recalls, reach=pointer_reach(None))
         return self.network.condition_on_memory(image, memories)
+
+    def _recall(self, track: ObjectTrack, *, ahead: int = 0) -> Recall:
+        """What this frame, or one ahead, looks back at without a policy."""
+        return recall(
+            self.frame_index + ahead,
+            conditioning=track.conditioning,
+            tracked=track.tracked,
+            stride=self.memory_stride,
+        )
 
     def _take_masks(self, image: EncodedImage, prompted: Prompted) -> dict[int, Output]:
         """Objects whose masks are given."""
@@ -194,25 +221,54 @@ class SAM2Segmenter(VideoSegmenter):
 
     def _remember(self, image: EncodedImage, outputs: dict[int, Output], said: set[int]) -> None:
         """Encodes all objects of the frame together, and drops what nothing will look back at."""
-        ids = list(self.object_ids)
+        ways = {
+            identity: [outputs[identity]]
+            if identity in said
+            else self._ways.get(identity, [outputs[identity]])
+            for identity in self.object_ids
+        }
+        rows = [(identity, output) for identity, own in ways.items() for output in own]
         memories = self.network.encode_memory(
             image,
-            torch.stack([outputs[identity].logits for identity in ids]),
-            torch.stack([outputs[identity].object_score for identity in ids]),
-            prompted=torch.tensor([identity in said for identity in ids], device=self.device),
+            torch.stack([output.logits for _, output in rows]),
+            torch.stack([output.object_score for _, output in rows]),
+            prompted=torch.tensor([identity in said for identity, _ in rows], device=self.device),
         ).to(self.memory_dtype)
-        for identity, memory in zip(ids, memories, strict=True):
-            track = self._tracks.setdefault(identity, ObjectTrack())
-            place = track.conditioning if identity in said else track.tracked
-            output = outputs[identity]
+        encoded: dict[int, list[Output]] = {identity: [] for identity in ways}
+        for (identity, output), memory in zip(rows, memories, strict=True):
             # nothing reads logits again, and a row of a batch would keep the batch
-            place[self.frame_index] = output._replace(logits=memory.new_zeros(1, 0, 0), memory=memory.clone())
-            self._forget_old(track)
+            encoded[identity].append(output._replace(logits=memory.new_zeros(1, 0, 0), memory=memory.clone()))
+        self._ways = {}
+        for identity, own in encoded.items():
+            self._store(identity, own, said=identity in said)
 
-    def _forget_old(self, track: ObjectTrack) -> None:
+    def _store(self, identity: int, outputs: list[Output], *, said: bool) -> None:
+        """Takes over what is to be remembered of an object in this frame."""
+        track = self._tracks.setdefault(identity, ObjectTrack())
+        follower = None
+        if self.policy is not None:
+            follower = self._followers.setdefault(identity, self.policy.follow_object())
+        if said:
+            track.conditioning[self.frame_index] = outputs[0]
+            if follower is not None:
+                follower.restart()
+        elif follower is not None:
+            follower.remember(self.frame_index, track, outputs)
+        else:
+            track.tracked[self.frame_index] = outputs[0]
+        self._forget_old(track, follower)
+
+    def _paths(self, identity: int, track: ObjectTrack) -> list[ObjectTrack]:
+        """What is remembered of an object: on one path, or on several under a policy."""
+        return [track] if self.policy is None else self._followers[identity].paths(track)
+
+    def _forget_old(self, track: ObjectTrack, follower: Follower | None) -> None:
         prompted = sorted(track.conditioning)
         for frame in prompted[1 : len(prompted) - self.max_prompted + 1]:
             del track.conditioning[frame]
+        if follower is not None:
+            follower.forget(self.frame_index, track, usual=partial(self._recall, ahead=1))
+            return
         oldest_map = self.frame_index - (MAPS - 2) * self.memory_stride  # that the next frame may read
         oldest_pointer = self.frame_index + 1 - pointer_reach(None)
         for frame, output in list(track.tracked.items()):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -16,9 +17,10 @@ from torch import Tensor
 
 from vosssl.data.sources import Video
 from vosssl.layers.prompt_encoder import NEGATIVE, POSITIVE, boxes_as_points
-from vosssl.methods.sam2.memory_selection import pointer_reach, recall
+from vosssl.methods.sam2.memory_selection import Recall, pointer_reach, recall
 from vosssl.methods.sam2.network import NO_OBJECT, SAM2, EncodedImage, Memories
 from vosssl.methods.sam2.object_memory import ObjectTrack, Output, gathered, outputs_of
+from vosssl.methods.sam2.policies.policy import Follower, MemoryPolicy, follow
 from vosssl.ops.byte_resize import resize_bytes
 from vosssl.ops.images import as_float, require_rgb
 from vosssl.ops.resize import Size, resize_image, resize_masks
@@ -64,6 +66,7 @@ class SAM2Session:
         non_overlapping: a pixel of the masks that come out belongs to one object at most.
         kept_images: encoded frames that are kept.
         memory_dtype: of memories; officially bfloat16, whatever the network computes in.
+        policy: another way to choose masks and memories, see `policies`; None: as published.
 
     Raises:
         ValueError: options out of range, a video without frames.
@@ -81,6 +84,7 @@ class SAM2Session:
         non_overlapping: bool = False,
         kept_images: int = 2,
         memory_dtype: torch.dtype = torch.bfloat16,
+        policy: MemoryPolicy | None = None,
     ) -> None:
         multiple = network.image_encoder.trunk.stride
         if image_size < 1 or image_size % multiple:
@@ -97,8 +101,10 @@ class SAM2Session:
         self.non_overlapping = non_overlapping
         self.kept_images = kept_images
         self.memory_dtype = memory_dtype
+        self.policy = policy
         self._video = video
         self._tracks: dict[int, ObjectTrack] = {}
+        self._followers: dict[int, Follower] = {}  # under a policy
         self._images: OrderedDict[int, EncodedImage] = OrderedDict()
 
     def __len__(self) -> int:
@@ -120,6 +126,7 @@ class SAM2Session:
     def reset(self) -> None:
         """Forgets all objects."""
         self._tracks.clear()
+        self._followers.clear()
 
     @torch.inference_mode()
     def add_prompt(
@@ -218,6 +225,7 @@ class SAM2Session:
         """
         frames = self._track(identity).prompted_frames
         del self._tracks[identity]
+        self._followers.pop(identity, None)
         if not self._tracks:
             return []
         pending = [any(f in track.pending_conditioning for track in self._tracks.values()) for f in frames]
@@ -249,15 +257,23 @@ class SAM2Session:
             order = range(start, max(start - reach, 0) - 1, -1) if start > 0 else range(0)
         else:
             order = range(start, min(start + reach, len(self) - 1) + 1)
+        for follower in self._followers.values():
+            follower.restart()
+        if self.policy is not None and self.policy.decides_late:
+            for frame in order:
+                self._follow(frame, reverse=reverse)
         for frame in order:
-            self._follow(frame, reverse=reverse)
+            if self.policy is None or not self.policy.decides_late:
+                self._follow(frame, reverse=reverse)
             outputs = [track.remembered(frame) for track in self._tracks.values()]
             yield self._masks(frame, outputs)
 
     def _follow(self, frame: int, *, reverse: bool) -> None:
         """Follows all objects that have no prompt in this frame, in one pass."""
         tracks = [track for track in self._tracks.values() if frame not in track.conditioning]
-        if tracks:
+        if tracks and self.policy is not None:
+            self._follow_by_policy(frame, self.policy, reverse=reverse)
+        elif tracks:
             image = self._image(frame)
             features = self.network.condition_on_memory(image, self._memories(frame, tracks, reverse=reverse))
             decoded = self.network.decode_prompts(image, features, multimask=True)
@@ -265,23 +281,54 @@ class SAM2Session:
             outputs = outputs_of(decoded, memories.to(self.memory_dtype))
             for track, output in zip(tracks, outputs, strict=True):
                 track.tracked[frame] = output
-        for track in self._tracks.values():
+        for identity, track in self._tracks.items():
             track.followed[frame] = reverse
+            if frame in track.conditioning and identity in self._followers:
+                self._followers[identity].restart()
+
+    def _follow_by_policy(self, frame: int, policy: MemoryPolicy, *, reverse: bool) -> None:
+        """Follows all objects that have no prompt in this frame, on all their paths."""
+        tracks = {
+            identity: track for identity, track in self._tracks.items() if frame not in track.conditioning
+        }
+        for identity in tracks:
+            self._followers.setdefault(identity, policy.follow_object())
+        image = self._image(frame)
+        ways = follow(
+            self.network,
+            image,
+            tracks,
+            self._followers,
+            frame=frame,
+            usual=partial(self._recall, frame, reverse=reverse),
+            reach=pointer_reach(len(self)),
+            presence=policy.presence,
+            reverse=reverse,
+        )
+        for identity, outputs in ways.items():
+            memories = self.network.encode_memory(
+                image,
+                torch.stack([output.logits for output in outputs]),
+                torch.stack([output.object_score for output in outputs]),
+            ).to(self.memory_dtype)
+            stored = [output._replace(memory=own) for output, own in zip(outputs, memories, strict=True)]
+            self._followers[identity].remember(frame, tracks[identity], stored)
 
     def _memories(self, frame: int, tracks: Sequence[ObjectTrack], *, reverse: bool) -> Memories:
-        recalls = [
-            recall(
-                frame,
-                conditioning=track.conditioning,
-                tracked=track.tracked,
-                reverse=reverse,
-                length=len(self),
-                stride=self.stride,
-                max_conditioning=self.max_conditioning,
-            )
-            for track in tracks
-        ]
+        recalls = [self._recall(frame, track, reverse=reverse) for track in tracks]
         return gathered(tracks, recalls, reach=pointer_reach(len(self)))
+
+    def _recall(self, frame: int, track: ObjectTrack, *, reverse: bool) -> Recall:
+        """What a frame looks back at without a policy."""
+        return recall(
+            frame,
+            conditioning=track.conditioning,
+            tracked=track.tracked,
+            reverse=reverse,
+            length=len(self),
+            stride=self.stride,
+            max_conditioning=self.max_conditioning,
+        )
 
     def _take_over_prompts(self) -> None:
         """Encodes what prompts gave; from now on frames look back at it."""
