@@ -14,12 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
+import cv2
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vosssl.ops.images import IMAGENET_MEAN, IMAGENET_STD
-from vosssl.ops.masks import labels_to_masks
+from vosssl.ops.masks import labels_to_masks, strongest
 from vosssl.ops.resize import Size, resize_image, resize_labels, resize_masks
 from vosssl.propagation.segmenter import Prompted, VideoSegmenter
 from vosssl.propagation.source_memory import Attend, SourceMemory, propagate
@@ -118,10 +119,13 @@ class LabelPropagation(VideoSegmenter):
     def _working_size(self, size: Size) -> Size:
         return fitted_side(size, self.size, fit=self.fit, multiple=self.multiple)
 
-    def _resized(self, image: Tensor, working: Size) -> Tensor:
-        if self.fit == "dino":  # its program resizes with OpenCV, without antialiasing
-            return resize_masks(image, working)
-        return super()._resized(image, working)
+    def _resized(self, frame: Tensor, working: Size) -> Tensor:
+        if self.fit != "dino":
+            return super()._resized(frame, working)
+        if frame.dtype != torch.uint8:
+            return resize_masks(frame, working)
+        pixels = cv2.resize(frame.permute(1, 2, 0).cpu().numpy(), working[::-1])  # as its program does it
+        return torch.from_numpy(pixels).permute(2, 0, 1).to(self.device)  # (h, w, 3) -> (3, h, w)
 
     def features(self, frame: Tensor) -> Tensor:
         """(h, w, D) unit-length features of a frame (3, H, W) in [0, 1]."""
@@ -188,7 +192,7 @@ class LabelPropagation(VideoSegmenter):
             return stretched_over_classes(soft)
         assert self._frame_size is not None
         labels = dino_labels(soft, size, self._frame_size)
-        return F.one_hot(labels.long(), len(soft)).permute(2, 0, 1).float()
+        return labels_to_masks(labels, range(len(soft))).float()
 
 
 def dino_propagation(
@@ -388,13 +392,13 @@ def dino_labels(soft: Tensor, size: Size, frame_size: Size) -> Tensor:
         frame_size: of the frame: brought there by the nearest pixel.
 
     Returns:
-        (H, W) row numbers.
+        (H, W) uint8 row numbers.
     """
     rows = resize_masks(soft, size).clone()
     low, high = rows.amin((1, 2), keepdim=True), rows.amax((1, 2), keepdim=True)
     stretched = (rows - low) / (high - low).clamp(min=1e-12)
     rows = torch.where((high > 0) & (high > low), stretched, rows)
-    return resize_labels(rows.argmax(0), frame_size)
+    return resize_labels(strongest(rows, range(len(rows))), frame_size)
 
 
 def stretched_over_classes(soft: Tensor) -> Tensor:

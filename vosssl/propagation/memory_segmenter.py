@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from vosssl.ops.images import as_float
 from vosssl.ops.masks import soft_aggregate
 from vosssl.ops.resize import Size, resize_masks
 from vosssl.propagation.long_term import LongTerm
@@ -225,8 +226,8 @@ class MemorySegmenter(VideoSegmenter):
         height, width = (int(side / shorter * limited * self.scale) for side in size)
         return height, width
 
-    def _resized(self, image: Tensor, working: Size) -> Tensor:
-        return resize_masks(image, working)  # without antialiasing, as the official programs
+    def _resized(self, frame: Tensor, working: Size) -> Tensor:
+        return resize_masks(as_float(frame), working)  # without antialiasing, as the official programs
 
 
 def merged(known: Tensor | None, prompted: Prompted, ids: Sequence[int]) -> Tensor:

@@ -216,15 +216,14 @@ class VideoSegmenter(ABC):
         return shorter_side(size, self.size) if isinstance(self.size, int) else self.size
 
     def _prepare(self, frame: Tensor, working: Size, padding: Padding) -> Tensor:
-        frame = frame.to(self.device)
-        image = self._resized(as_float(frame), working)  # (3, H, W) -> (3, h, w)
+        image = as_float(self._resized(frame.to(self.device), working))  # (3, H, W) -> (3, h, w)
         if not any(padding):
             return image
         colour = image.new_tensor(self.pad_colour)[:, None, None]
         return pad(image - colour, padding) + colour  # (3, h, w) -> (3, h + ..., w + ...)
 
-    def _resized(self, image: Tensor, working: Size) -> Tensor:
-        return resize_image(image, working)
+    def _resized(self, frame: Tensor, working: Size) -> Tensor:
+        return resize_image(as_float(frame), working)
 
     def _to_frame(self, rows: Tensor, size: Size, working: Size, padding: Padding) -> Tensor:
         if rows.ndim != 3 or rows.shape[0] != len(self.object_ids) + 1:
