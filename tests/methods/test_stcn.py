@@ -15,6 +15,7 @@ from tests.methods.stcn_models import SMALL, arrays, error, index, keys, publish
 from vosssl.backbones.weights import load_weights
 from vosssl.clip import Batch
 from vosssl.methods.stcn import STCN, Objective
+from vosssl.ops.memory_reading import memory_features, query_features, top_softmax
 from vosssl.propagation.memory_bank import MemoryBank
 
 STAGE = (
@@ -23,16 +24,17 @@ STAGE = (
 
 
 class Recorded:
-    """What modules gave when they were last called."""
+    """What modules gave, and what they were given first, when they were last called."""
 
     def __init__(self, network: nn.Module, names: list[str]) -> None:
         self.maps: dict[str, Tensor] = {}
+        self.given: dict[str, Tensor] = {}
         for name in names:
             network.get_submodule(name).register_forward_hook(self._keep(name))
 
     def _keep(self, name: str) -> Any:
         def keep(module: nn.Module, inputs: Any, maps: Tensor) -> None:
-            self.maps[name] = maps
+            self.maps[name], self.given[name] = maps, inputs[0]
 
         return keep
 
@@ -55,6 +57,7 @@ def test_features_and_values_are_the_official_ones() -> None:
     values, _ = network.memorise(frames[:1], frame, masks, {})
     assert error(inner.maps["value_encoder.layer3"], "stage/value_layer3") < STAGE
     assert error(inner.maps["value_encoder.fuser.attention"], "stage/value_fuser_cbam") < STAGE
+    assert error(inner.given["value_encoder.fuser.attention"], "stage/value_fuser_block1") < STAGE
     assert error(values[0, :, :, None], "stage/value") < STAGE
     alone, _ = network.memorise(frames[:1], frame, masks[:, :1], {})
     assert error(alone[0, :, :, None], "stage/value_single_object") < STAGE
@@ -72,9 +75,21 @@ def test_readouts_and_masks_are_the_official_ones() -> None:
     found = network.object_probabilities(second, readouts)
     for name in ("up_16_8", "up_8_4", "pred"):
         assert error(inner.maps[f"decoder.{name}"], f"stage/decoder_{name}") < STAGE
+    assert error(inner.given["decoder.up_16_8"], "stage/decoder_compress") < STAGE
     assert error(found[0, :, None], "stage/segment_prob") < STAGE
     probabilities, _ = network.predict(second, readouts, {}, masks)
     assert error(probabilities[0, :, None], "stage/aggregated_prob") < STAGE
+
+
+@torch.no_grad()
+def test_similarities_and_the_weights_of_the_best_20_are_the_official_ones() -> None:
+    network, (frames, _) = published(), recorded_input("stage")
+    remembered, asking = (network.encode_frame(frame[None]).key.flatten(2).mT for frame in frames)
+    scores = (query_features(asking, None) @ memory_features(remembered, None, selects=False).mT)[0]  # (Q, M)
+    assert error(scores.T[None], "stage/similarity") < STAGE
+    matches = top_softmax(scores, 20)
+    weights = torch.zeros_like(scores).scatter(1, matches.places, matches.weights)
+    assert error(weights.T[None], "stage/affinity_top20") < STAGE
 
 
 def recorded_batch() -> Batch:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.fill import box_mask, noise_video
-from tests.methods.stcn_models import arrays, index, published, small
+from tests.methods.stcn_models import arrays, error, index, published, small
 from vosssl.methods.stcn import stcn_segmenter
 from vosssl.modes.build import create_segmenter
 from vosssl.propagation.memory_segmenter import MemorySegmenter
@@ -39,6 +39,20 @@ def compare(case: str, rows: list[Tensor], labels: list[Tensor]) -> None:
     assert not (different & clear).any()
 
 
+def compare_memory(case: str, segmenter: MemorySegmenter, ids: list[int], suffix: str = "") -> None:
+    """Keys and values of some objects after the last frame, which the official program does not remember."""
+    bank = segmenter.memory
+    group = next(group for group in bank.groups if set(ids) <= set(group.ids))
+    places = index()[f"{case}/final_mem_key{suffix}"]["shape"][2]
+    slots = [*group.permanent, *group.rolling][: places // bank.storage.area]
+    features = bank.storage.place("features", slots).mT  # (1, C + 1, M): 2 key / sqrt(C), then squares
+    channels = features.shape[1] - 1
+    keys = features[:, :channels] * channels**0.5 / 2
+    values = torch.cat([bank.storage.value(identity, slots).mT for identity in ids])  # (N, V, M)
+    assert error(keys, f"{case}/final_mem_key{suffix}") < PROBABILITY
+    assert error(values, f"{case}/final_mem_value{suffix}") < PROBABILITY
+
+
 @pytest.mark.parametrize("case", ["plain", "include_last", "single"])
 def test_clips_come_out_as_from_the_program_for_davis(case: str) -> None:
     segmenter, (frames, given) = segmenter_of(case), clip_of(case)
@@ -47,6 +61,7 @@ def test_clips_come_out_as_from_the_program_for_davis(case: str) -> None:
         labels.append(segmenter.step(frame, given if time == 0 else None))
         rows.append(segmenter.probabilities)
     compare(case, rows, labels)
+    compare_memory(case, segmenter, list(segmenter.object_ids))
 
 
 @pytest.mark.parametrize("case", ["newobj", "newobj_req"])
@@ -71,6 +86,8 @@ def test_an_object_that_comes_late_is_followed_as_by_the_program_for_youtube_vos
         labels.append(label)
     compare(case, rows, labels)
     assert [group.ids for group in segmenter.memory.groups] == [[1, 2], [3]]
+    for identity in (1, 2, 3):
+        compare_memory(case, segmenter, [identity], f"_obj{identity}")
 
 
 def test_the_model_is_known_by_name_with_its_official_options() -> None:
