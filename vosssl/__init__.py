@@ -18,15 +18,18 @@ if TYPE_CHECKING:
     from vosssl.clip import Batch, Clip, Frame
     from vosssl.data.video import load_clip, open_video
     from vosssl.engine.file_scoring import evaluate
-    from vosssl.modes.build import create_model, create_segmenter, list_models
+    from vosssl.modes.build import create_model, create_prompter, create_segmenter, list_models
+    from vosssl.propagation.click_and_track import ClickAndTrack
 
 __version__ = "0.1.0"
 
 _HOMES = {  # public name -> the module that defines it, imported when first asked for
     "Batch": "vosssl.clip",
+    "ClickAndTrack": "vosssl.propagation.click_and_track",
     "Clip": "vosssl.clip",
     "Frame": "vosssl.clip",
     "create_model": "vosssl.modes.build",
+    "create_prompter": "vosssl.modes.build",
     "create_segmenter": "vosssl.modes.build",
     "evaluate": "vosssl.engine.file_scoring",
     "list_models": "vosssl.modes.build",
@@ -36,9 +39,11 @@ _HOMES = {  # public name -> the module that defines it, imported when first ask
 
 __all__ = [
     "Batch",
+    "ClickAndTrack",
     "Clip",
     "Frame",
     "create_model",
+    "create_prompter",
     "create_segmenter",
     "evaluate",
     "list_models",

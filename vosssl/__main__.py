@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if config.chosen(arguments, "mode") in (None, "help") or {"-h", "--help"} & set(arguments):
             sys.stdout.write(helptext.guide(arguments))
             return 0
-        arguments = config.offer_saved_config(config.long_root(arguments))
+        arguments = config.offer_saved_config(config.long_names(arguments))
         check(arguments)
     except USER_ERRORS as error:
         return fail(error)

@@ -126,10 +126,10 @@ def test_a_name_out_of_a_checkpoint_leads_nowhere(name: str, checkpoint: Path, t
 
 
 def test_root_is_short_for_the_data_s_root() -> None:
-    assert config.long_root(["mode=check", "root=DIR"]) == ["mode=check", "data.root=DIR"]
-    assert config.long_root(["data.root=DIR"]) == ["data.root=DIR"]
+    assert config.long_names(["mode=check", "root=DIR"]) == ["mode=check", "data.root=DIR"]
+    assert config.long_names(["data.root=DIR"]) == ["data.root=DIR"]
     with pytest.raises(ValueError, match="one key"):
-        config.long_root(["root=A", "data.root=B"])
+        config.long_names(["root=A", "data.root=B"])
 
 
 def test_a_checkpoint_does_not_keep_where_its_data_came_from() -> None:

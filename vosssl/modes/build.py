@@ -16,6 +16,7 @@ from vosssl.backbones.weights import load_weights
 from vosssl.engine import checkpoint
 from vosssl.engine.distributed import resolve_device
 from vosssl.modes.config import closest, config_dir, options
+from vosssl.propagation.image_prompting import ImagePrompter
 from vosssl.propagation.segmenter import VideoSegmenter
 
 TRUSTED = (  # where the classes live that a configuration which came inside a checkpoint may construct
@@ -200,7 +201,7 @@ def create_segmenter(
     """
     config = method_config(name)
     if "segmenter" not in config:
-        raise ValueError(f"{name} gives features, not masks; models with masks: {', '.join(segmenters())}")
+        raise ValueError(why_no_segmenter(config))
     if "network" not in config:
         return build(config.segmenter, **options_by_name)
     if network is None:
@@ -212,3 +213,55 @@ def create_segmenter(
 def segmenters() -> list[str]:
     """The models that give masks."""
     return [name for name in list_models() if "segmenter" in method_config(name)]
+
+
+def why_no_segmenter(config: DictConfig) -> str:
+    """What to say of a method that does not follow objects through video, and what to do with it."""
+    if "prompter" in config:
+        return (
+            f"{config.name} answers prompts on images and follows nothing: it is a prompter, "
+            f"vosssl.create_prompter({config.name!r}) or predict.prompter={config.name}; for the video "
+            f"choose one of {', '.join(segmenters())}"
+        )
+    return f"{config.name} gives features, not masks; models with masks: {', '.join(segmenters())}"
+
+
+def create_prompter(
+    name: str = "mobile-sam",
+    *,
+    weights: str | Path | Mapping[str, Tensor] | None = None,
+    device: str = "auto",
+    network: nn.Module | None = None,
+    **options_by_name: Any,
+) -> ImagePrompter:
+    """A model that gives masks of an image from clicks, boxes and masks.
+
+    Args:
+        name: one of `prompters()`; `grab-cut` needs no weights.
+        weights: as in `create_model`; None takes what the model's yaml names, or fresh weights.
+        device: `auto`, `cpu`, `cuda`, `mps`, …
+        network: use this network instead of constructing one.
+        options_by_name: the prompter's options.
+
+    Returns:
+        The prompter: `set_image`, then `predict`; or for `ClickAndTrack`.
+
+    Raises:
+        ValueError: unknown model or option, one that takes no prompts, or weights that do not fit.
+    """
+    config = method_config(name)
+    if "prompter" not in config:
+        raise ValueError(
+            f"{name} takes no clicks or boxes on images; models that do: {', '.join(prompters())}"
+        )
+    if "network" not in config:
+        return build(config.prompter, **options_by_name)
+    if network is None:
+        network = create_model(name, weights=config.get("weights") if weights is None else weights)
+    network = network.to(resolve_device(device)).eval().requires_grad_(False)
+    return build(config.prompter, network=network, **options_by_name)
+
+
+def prompters() -> list[str]:
+    """The models that give masks of images from clicks and boxes."""
+    return [name for name in list_models() if "prompter" in method_config(name)]

@@ -16,6 +16,7 @@ from vosssl.engine import checkpoint
 
 RECIPE = ("train", "optimizer", "schedule", "seed", "first_stage")  # what a run takes over from a checkpoint
 EVALUATION = ("task", "protocol")  # and of how it was evaluated; a protocol only with the data it is of
+SHORT_NAMES = {"root": "data.root", "video": "predict.source", "prompt": "predict.prompt"}
 SAVED = "from_checkpoint"  # the group option under which a checkpoint's own configuration is offered
 FOLDER_FLAGS = ("--config-dir", "-cd")
 NULLABLE: Mapping[str, type] = {  # keys whose default is null, and what they are otherwise
@@ -124,15 +125,27 @@ def chosen(arguments: Sequence[str], key: str) -> str | None:
     return values[-1].strip("'\"") if values else None
 
 
-def long_root(arguments: Sequence[str]) -> list[str]:
-    """`root=DIR` -> `data.root=DIR`, which every dataset reads.
+def long_names(arguments: Sequence[str]) -> list[str]:
+    """`root=DIR` -> `data.root=DIR`, which every dataset reads; `video=` and `prompt=` likewise.
 
     Raises:
-        ValueError: both are given.
+        ValueError: both the short and the long name are given.
     """
-    if chosen(arguments, "root") is not None and chosen(arguments, "data.root") is not None:
-        raise ValueError("root= and data.root= are one key; pass one of them")
-    return [f"data.{argument}" if argument.startswith("root=") else argument for argument in arguments]
+    for short, long in SHORT_NAMES.items():
+        if chosen(arguments, short) is not None and chosen(arguments, long) is not None:
+            raise ValueError(f"{short}= and {long}= are one key; pass one of them")
+    shorts = {f"{short}=": f"{long}=" for short, long in SHORT_NAMES.items()}
+    return [
+        next(
+            (
+                argument.replace(short, long, 1)
+                for short, long in shorts.items()
+                if argument.startswith(short)
+            ),
+            argument,
+        )
+        for argument in arguments
+    ]
 
 
 def offer_saved_config(arguments: Sequence[str]) -> list[str]:

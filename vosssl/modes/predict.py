@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -26,15 +27,20 @@ from vosssl.data.video import FirstFrames, Video, open_video
 from vosssl.data.video_io import VideoWriter
 from vosssl.engine.drawing import overlay
 from vosssl.engine.prompting import FirstMasks, can_take_late_objects
-from vosssl.modes.session import require_segmenter, segmenter_of, start
+from vosssl.modes.build import create_prompter
+from vosssl.modes.prompts import EXAMPLE, object_prompt, read_prompts
+from vosssl.modes.session import Session, require_segmenter, segmenter_of, start
 from vosssl.ops.masks import object_ids
 from vosssl.propagation.discover_and_track import OfflineSegmenter
+from vosssl.propagation.image_prompting import ImagePrompter
+from vosssl.propagation.object_prompts import ObjectPrompt, ObjectPrompts
 from vosssl.propagation.segmenter import VideoSegmenter
 
 log = logging.getLogger(__name__)
-EXAMPLES = "a video file, a folder of frames, or a camera's number: predict.source=video.mp4"
+SOURCES = "a video file, a folder of frames, or a camera's number: predict.source=video.mp4"
 PROMPTS = (
-    "predict.prompt=LABELS.png of the first frame, a folder of labels named like their frames, or beside"
+    "predict.prompt=LABELS.png of the first frame, a folder of labels named like their frames, or beside; or "
+    f"clicks, {EXAMPLE}"
 )
 BESIDE = "beside"
 
@@ -46,13 +52,16 @@ def run(cfg: DictConfig) -> None:
         ValueError, FileNotFoundError: no source, or one that cannot be read; labels that are missing.
     """
     if cfg.predict.source is None:
-        raise ValueError(f"mode=predict needs {EXAMPLES}")
+        raise ValueError(f"mode=predict needs {SOURCES}")
     require_segmenter(cfg)
     source, given, binary = cfg.predict.source, cfg.predict.prompt, cfg.predict.binary
     reading = {"binary": binary or None, "on_wrong_size": cfg.predict.on_wrong_size}
-    labels = labels_folder(source, given)
+    told = read_prompts(given)
+    labels = None if told is not None else labels_folder(source, given)
     video = open_video(source, annotations=labels, **reading)
-    prompt = None if given is None or labels is not None else read_prompt(given, video, binary)
+    pointed = None if told is None else object_prompts(*told, video, limit=cfg.predict.limit)
+    whole = given is not None and told is None and labels is None
+    prompt = read_prompt(given, video, binary) if whole else None
     session = start(cfg)
     segmenter = segmenter_of(cfg, session)
     if cfg.predict.size is not None:
@@ -62,16 +71,20 @@ def run(cfg: DictConfig) -> None:
         if beside is None:
             raise ValueError(f"{cfg.method.name} follows only what it is given: {PROMPTS}")
         labels, video = beside, open_video(source, annotations=beside, **reading)
+    prompts: FirstMasks | ObjectPrompts | None = None
     if labels is not None:
         if video.labelled is None:
             raise ValueError(f"{labels} has no labels of {video.name}: {PROMPTS}")
         log.info("prompts     %s, each object in the first frame that shows it", labels)
+        prompts = FirstMasks(late=can_take_late_objects(segmenter))
+    if pointed is not None:
+        prompts = ObjectPrompts(pointed, prompter_of(cfg, session, pointed))
     summary = predict(
         segmenter,
         video,
         session.folder,
         prompt=prompt,
-        prompts=None if labels is None else FirstMasks(late=can_take_late_objects(segmenter)),
+        prompts=prompts,
         limit=cfg.predict.limit,
         with_overlay=cfg.predict.overlay,
     )
@@ -146,13 +159,52 @@ def read_prompt(path: str, video: Video, binary: bool) -> Tensor:
     return labels
 
 
+def object_prompts(
+    entries: Sequence[Mapping[str, Any]], folder: Path, video: Video, *, limit: int | None
+) -> list[ObjectPrompt]:
+    """What is said of objects in a video's frames.
+
+    Args:
+        entries: see `prompts.object_prompt`.
+        folder: where their masks are looked for.
+        video: what they are about.
+        limit: how many of its frames are read, at most.
+
+    Returns:
+        The prompts.
+
+    Raises:
+        ValueError: one that cannot be, or in a frame that will not be read.
+        FileNotFoundError: no such mask.
+    """
+    prompts = [object_prompt(entry, video.size, folder=folder) for entry in entries]
+    length = len(video) if has_end(video) else None
+    read = min(number for number in (length, limit, sys.maxsize) if number is not None)
+    for prompt in prompts:
+        if prompt.frame >= read:
+            raise ValueError(
+                f"object {prompt.identity} has a prompt in frame {prompt.frame}, but of {video.name} frames "
+                f"0..{read - 1} are read"
+            )
+    return prompts
+
+
+def prompter_of(cfg: DictConfig, session: Session, prompts: Sequence[ObjectPrompt]) -> ImagePrompter | None:
+    """`predict.prompter` with its weights, where a prompt is clicks or a box."""
+    if all(prompt.mask is not None for prompt in prompts):
+        return None
+    weights, device = cfg.predict.prompter_weights, str(session.device)
+    log.info("prompter    %s", cfg.predict.prompter)
+    return create_prompter(cfg.predict.prompter, weights=weights, device=device)
+
+
 def predict(
     segmenter: VideoSegmenter | OfflineSegmenter,
     video: Video,
     folder: Path,
     *,
     prompt: Tensor | None = None,
-    prompts: FirstMasks | None = None,
+    prompts: FirstMasks | ObjectPrompts | None = None,
     limit: int | None = None,
     with_overlay: bool = True,
 ) -> dict[str, Any]:
@@ -163,7 +215,7 @@ def predict(
         video: where frames come from.
         folder: gets `labels/<name>/<frame>.png` and `<name>.mp4`.
         prompt: (H, W) uint8 ids of the first frame, or None to discover.
-        prompts: what to give instead out of the labels that the video carries.
+        prompts: what to give instead, out of the labels that the video carries or pointed out in its frames.
         limit: only the first so many frames.
         with_overlay: whether to write the video with labels over it.
 
@@ -199,8 +251,11 @@ def predict(
     if interrupted and count == 0:
         raise KeyboardInterrupt("stopped before the first frame")
     if count == 0:
-        raise ValueError(f"{video.name} gave no frame; give {EXAMPLES}")
-    if prompts is not None and prompts.waiting:
+        raise ValueError(f"{video.name} gave no frame; give {SOURCES}")
+    if isinstance(prompts, ObjectPrompts):
+        if prompts.left and not interrupted:
+            log.warning("the video ended before frame %d, which has a prompt", prompts.left[0])
+    elif prompts is not None and prompts.waiting:
         log.warning("no label of the %d frames shows an object: nothing was followed", count)
     return {
         "video": video.name,
@@ -219,7 +274,7 @@ def labelled(
     video: Video,
     *,
     prompt: Tensor | None,
-    prompts: FirstMasks | None,
+    prompts: FirstMasks | ObjectPrompts | None,
     limit: int | None,
 ) -> Iterator[tuple[Frame, Tensor]]:
     """The frames of a video with (H, W) labels, by a model of either kind; see `predict`.

@@ -20,7 +20,7 @@ from torch import nn
 from vosssl.data.files import atomic_write
 from vosssl.engine.distributed import World, resolve_device
 from vosssl.engine.rng import seed_everything
-from vosssl.modes.build import build, build_network
+from vosssl.modes.build import build, build_network, why_no_segmenter
 from vosssl.modes.config import SAVED, closest, config_dir, options, plain
 from vosssl.propagation.segmenter import VideoSegmenter
 
@@ -160,7 +160,7 @@ def require_segmenter(cfg: DictConfig) -> DictConfig:
     """
     method = require(cfg, "method", why=f"mode={cfg.mode}")
     if "segmenter" not in method:
-        raise ValueError(f"{method.name} gives features, not masks: it cannot segment a video")
+        raise ValueError(why_no_segmenter(method))
     return method
 
 

@@ -145,15 +145,13 @@ class ClickAndTrack:
         Raises:
             ValueError: no such frame or object, a point outside the frame. Nothing has changed then.
         """
-        draft = self._begun(frame, identity)
-        return self._drafted(
-            self._drafter.click(draft, self.frames.read(frame).image, x, y, positive=positive)
-        )
+        draft, image = self._begun(frame, identity), self.frames.read(frame).image
+        return self._drafted(self._drafter.ask(draft, image, points=[(x, y, positive)]))
 
     def box(self, frame: int, box: Box, *, identity: int | None = None) -> Draft:
         """A box around the object of the draft; otherwise as `click`."""
-        draft = self._begun(frame, identity)
-        return self._drafted(self._drafter.box(draft, self.frames.read(frame).image, box))
+        draft, image = self._begun(frame, identity), self.frames.read(frame).image
+        return self._drafted(self._drafter.ask(draft, image, box=box))
 
     def mask(self, frame: int, mask: Tensor, *, identity: int | None = None) -> Draft:
         """The whole mask of the draft, (H, W) of bool or 0 and 1; otherwise as `click`."""

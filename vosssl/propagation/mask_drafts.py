@@ -5,6 +5,7 @@ A draft never changes; a further click gives another draft, so that the one befo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -66,36 +67,39 @@ class Drafter:
         """The draft that clicks correct: what is known of an object in a frame, (H, W) bool, may be empty."""
         return Draft(frame, identity, mask.bool())
 
-    def click(self, draft: Draft, image: Tensor, x: float, y: float, *, positive: bool = True) -> Draft:
-        """The draft after a click.
+    def ask(
+        self,
+        draft: Draft,
+        image: Tensor,
+        *,
+        points: Sequence[tuple[float, float, bool]] = (),
+        box: Box | None = None,
+    ) -> Draft:
+        """The draft after clicks, or a box, or both.
 
         Args:
-            draft: so far.
+            draft: so far; its clicks still count.
             image: (3, H, W), its frame.
-            x, y: in pixels of the frame, 0.5 in the middle of the first.
-            positive: on the object, else beside it.
+            points: x and y in pixels of the frame, 0.5 in the middle of the first, and whether the point lies
+                on the object.
+            box: instead of the draft's box, cut to the frame; the draft's mask does not count any more.
 
         Raises:
-            ValueError: a point outside the frame, or there is no prompter.
+            ValueError: a point or a box outside the frame, or there is no prompter.
         """
         height, width = image.shape[-2:]
-        if not (0 <= x < width and 0 <= y < height):
-            raise ValueError(
-                f"the point x {x:g}, y {y:g} lies outside the frame of {width} x {height} pixels"
-            )
-        return self._asked(replace(draft, points=(*draft.points, (float(x), float(y), positive))), image)
-
-    def box(self, draft: Draft, image: Tensor, box: Box) -> Draft:
-        """The draft after a box, which is cut to the frame; earlier clicks still count, earlier masks do not.
-
-        Raises:
-            ValueError: a box outside the frame, or there is no prompter.
-        """
-        height, width = image.shape[-2:]
-        if box.left >= width or box.top >= height or box.right <= 0 or box.bottom <= 0:
-            raise ValueError(f"{box} lies outside the frame of {width} x {height} pixels")
-        inside = Box(max(box.left, 0), max(box.top, 0), min(box.right, width), min(box.bottom, height))
-        return self._asked(replace(draft, box=inside, logits=None, mask=torch.zeros_like(draft.mask)), image)
+        for x, y, _ in points:
+            if not (0 <= x < width and 0 <= y < height):  # NaN is neither
+                raise ValueError(
+                    f"the point x {x:g}, y {y:g} lies outside the frame of {width} x {height} pixels"
+                )
+        if box is not None:
+            if box.left >= width or box.top >= height or box.right <= 0 or box.bottom <= 0:
+                raise ValueError(f"{box} lies outside the frame of {width} x {height} pixels")
+            box = Box(max(box.left, 0), max(box.top, 0), min(box.right, width), min(box.bottom, height))
+            draft = replace(draft, box=box, logits=None, mask=torch.zeros_like(draft.mask))
+        said = tuple((float(x), float(y), bool(positive)) for x, y, positive in points)
+        return self._asked(replace(draft, points=(*draft.points, *said)), image)
 
     def given(self, draft: Draft, mask: Tensor) -> Draft:
         """The draft that is this mask, whatever was said before.

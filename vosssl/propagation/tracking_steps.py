@@ -28,25 +28,26 @@ class TrackedFrame(NamedTuple):
     confidence: dict[int, float]
 
 
-def show(segmenter: VideoSegmenter, image: Tensor, masks: Masks) -> None:
+def show(segmenter: VideoSegmenter, image: Tensor, masks: Masks) -> Tensor:
     """One step; a frame with masks stays in the segmenter's memory for good, where it has such a memory.
 
     Args:
         segmenter: takes the step.
         image: (3, H, W).
         masks: (H, W) bool of objects, without overlap; an empty one says that the object is not there.
+
+    Returns:
+        (H, W) uint8 ids.
     """
     known = {key: mask for key, mask in masks.items() if key in segmenter.object_ids or bool(mask.any())}
     if not known:
-        segmenter.step(image)
-        return
+        return segmenter.step(image)
     keep_next = getattr(segmenter, "keep_next", None)
     if keep_next is not None:
         keep_next()
     if any(not bool(mask.any()) for mask in known.values()):  # a label map cannot say that one is absent
-        segmenter.step(image, {key: mask.float() for key, mask in known.items()})
-    else:
-        segmenter.step(image, labels_of(known, (image.shape[-2], image.shape[-1])))
+        return segmenter.step(image, {key: mask.float() for key, mask in known.items()})
+    return segmenter.step(image, labels_of(known, (image.shape[-2], image.shape[-1])))
 
 
 def tracked_frame(
