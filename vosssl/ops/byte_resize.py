@@ -44,11 +44,13 @@ def resize_bytes(image: Tensor, size: tuple[int, int], *, kind: Filter = "biline
 
 def _resize_axis(image: Tensor, axis: int, length: int, kind: Filter) -> Tensor:
     places, weights = (part.to(image.device) for part in _taps(image.shape[axis], length, kind))
-    shape = [length, 1] if axis == -2 else [length]
-    values, total = image.int(), torch.tensor(1 << (PRECISION - 1), dtype=torch.int32, device=image.device)
+    lines = image.movedim(axis, 0).flatten(1).contiguous()  # (H, rest): whole lines are picked fastest
+    total = torch.full((length, lines.shape[1]), 1 << (PRECISION - 1), dtype=torch.int32, device=image.device)
     for place, weight in zip(places, weights, strict=True):
-        total = total + values.index_select(axis, place) * weight.view(shape)  # (..., H', W')
-    return (total >> PRECISION).clamp(0, 255).byte()
+        total.addcmul_(lines.index_select(0, place).int(), weight[:, None])
+    rest = image.movedim(axis, 0).shape[1:]
+    resized = total.bitwise_right_shift_(PRECISION).clamp_(0, 255).byte().unflatten(1, rest)
+    return resized.movedim(0, axis).contiguous()
 
 
 def _taps(before: int, after: int, kind: Filter) -> tuple[Tensor, Tensor]:

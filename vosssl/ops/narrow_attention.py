@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-SCORES = 2**20  # kept at once: 4 MB, so that they stay in the processor's cache
+BLOCK = 1024  # queries and keys whose scores are kept at once: 4 MB stay in the processor's cache
 
 
 def narrow_attention(query: Tensor, key: Tensor, values: Tensor, *, mask: Tensor | None = None) -> Tensor:
@@ -23,19 +23,33 @@ def narrow_attention(query: Tensor, key: Tensor, values: Tensor, *, mask: Tensor
 
     Returns:
         (B, N, E).
+
+    Source: blocks of keys by Dao et al., "FlashAttention", NeurIPS 2022, algorithm 1.
     """
-    step = max(1, SCORES // key.shape[1])
-    query, keys = query * query.shape[-1] ** -0.5, key.transpose(1, 2)
+    query = query * query.shape[-1] ** -0.5
     count = max(len(part) for part in (query, key, values, key if mask is None else mask))
-    query, keys, values = (part.expand(count, -1, -1) for part in (query, keys, values))
+    query, key, values = (part.expand(count, -1, -1) for part in (query, key, values))
     seen = None if mask is None else mask.expand(count, -1)
-    rows = []
+    gathered = query.new_empty(*query.shape[:2], values.shape[-1])
     for index in range(count):
-        parts = []
-        for queries in query[index].split(step):
-            scores = queries @ keys[index]  # (n, M)
-            if seen is not None:
-                scores.masked_fill_(~seen[index], -torch.inf)
-            parts.append(scores.softmax(dim=-1) @ values[index])
-        rows.append(torch.cat(parts))
-    return torch.stack(rows)
+        chosen = slice(None) if seen is None else seen[index]
+        keys, own = key[index, chosen], values[index, chosen]  # (m, D), (m, E)
+        for start in range(0, query.shape[1], BLOCK):
+            rows = slice(start, start + BLOCK)
+            gathered[index, rows] = _average(query[index, rows], keys, own)
+    return gathered
+
+
+def _average(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """(n, D) scaled queries, (m, D), (m, E) to (n, E): sums over keys, scaled anew for each block."""
+    highest = queries.new_full((len(queries), 1), -torch.inf)
+    total, gathered = torch.zeros_like(highest), queries.new_zeros(len(queries), values.shape[-1])
+    for some, own in zip(keys.split(BLOCK), values.split(BLOCK), strict=True):
+        scores = queries @ some.T  # (n, BLOCK)
+        higher = torch.maximum(highest, scores.amax(dim=1, keepdim=True))
+        weights = scores.sub_(higher).exp_()
+        shrink = (highest - higher).exp_()
+        total = total * shrink + weights.sum(dim=1, keepdim=True)
+        gathered = torch.addmm(gathered * shrink, weights, own)
+        highest = higher
+    return gathered / total

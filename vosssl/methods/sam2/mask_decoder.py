@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from vosssl.layers.channel_norm import ChannelNorm
 from vosssl.layers.linear_stack import LinearStack
 from vosssl.layers.two_way_transformer import TwoWayTransformer
+from vosssl.ops.row_blocks import row_blocks
 
 CANDIDATES = 4  # one for prompts that mean one thing, three for those that may mean a part, or the whole
 STABILITY_MARGIN = 0.05  # in logits
@@ -91,6 +92,30 @@ class MaskDecoder(nn.Module):
         Returns:
             All four masks of each.
         """
+        if len(image) == 1:  # its projections are shared by all prompts
+            return self._decode(image, positions, skips, prompts, present)
+        fine, middle = skips
+        parts = [
+            self._decode(
+                image[rows],
+                positions,
+                (_rows(fine, rows), _rows(middle, rows)),
+                _rows(prompts, rows),
+                None if present is None else present[rows],
+            )
+            for rows in row_blocks(len(image), image)
+        ]
+        return Candidates(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+    def _decode(
+        self,
+        image: Tensor,
+        positions: Tensor,
+        skips: tuple[Tensor, Tensor],
+        prompts: Tensor,
+        present: Tensor | None,
+    ) -> Candidates:
+        """As `forward`, all rows at once."""
         rows = max(len(image), len(prompts))
         own = torch.cat([self.obj_score_token.weight, self.iou_token.weight, self.mask_tokens.weight])
         tokens = torch.cat([own.expand(rows, -1, -1), prompts.expand(rows, -1, -1)], dim=1)
@@ -110,6 +135,10 @@ class MaskDecoder(nn.Module):
         twice, norm, activate, twice_again, _ = self.output_upscaling
         finer = activate(norm(twice(maps) + skips[1]))
         return activate(twice_again(finer) + skips[0])
+
+
+def _rows(values: Tensor, rows: slice) -> Tensor:
+    return values if len(values) == 1 else values[rows]
 
 
 class Chosen(NamedTuple):

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from vosssl.layers.projected_attention import ProjectedAttention
 from vosssl.ops.narrow_attention import narrow_attention
 from vosssl.ops.resize import Size
-from vosssl.ops.rotary import Rotation, axial_rotation, halves_first, rotated
+from vosssl.ops.rotary import axial_rotation, rotated
+from vosssl.ops.row_blocks import row_blocks
 
 POSITION_SCALE = 0.1  # of the sine positions that are added to the frame's features
 
@@ -34,35 +35,31 @@ class RotaryAttention(ProjectedAttention):
         keys: Tensor,
         values: Tensor,
         *,
-        query_rotation: Rotation,
-        key_rotation: Rotation,
+        rotation: Tensor,
+        maps: int = 1,
         mask: Tensor | None = None,
     ) -> Tensor:
-        """As `forward`; places are those of the first keys, further keys are not turned.
+        """As `forward`; the keys of the first `maps` maps are turned like the queries, others are not.
 
         Args:
             queries: (B or 1, N, dim).
-            keys: (B or 1, M, memory_dim).
+            keys: (B or 1, M, memory_dim): maps of N places, then keys without a place.
             values: (B or 1, M, memory_dim).
-            query_rotation: at N places.
-            key_rotation: at the places of at most M keys.
+            rotation: (N, dim / 2) of `axial_rotation`.
+            maps: how many maps.
             mask: (B, M) bool, False for keys that do not exist; None: all exist.
 
         Returns:
             (B, N, dim).
         """
-        query = rotated(_paired(self.q_proj, queries), query_rotation)
-        key, count = _paired(self.k_proj, keys), len(key_rotation.cosine)
-        turned = rotated(key[:, :count], key_rotation)
+        query, key = rotated(self.q_proj(queries), rotation), self.k_proj(keys)
+        count = maps * len(rotation)
+        turned = rotated(key[:, :count].unflatten(1, (maps, -1)), rotation).flatten(1, 2)
         key = turned if count == key.shape[1] else torch.cat([turned, key[:, count:]], dim=1)
         narrow = values.shape[-1] < query.shape[-1]
         if not narrow or query.is_cuda or torch.is_grad_enabled():  # fused kernels keep no scores
             return self.attend(query, key, self.v_proj(values), mask=mask)
         return self.out_proj(self.v_proj(narrow_attention(query, key, values, mask=mask)))
-
-
-def _paired(projection: nn.Linear, tokens: Tensor) -> Tensor:
-    return F.linear(tokens, halves_first(projection.weight), halves_first(projection.bias))
 
 
 class MemoryAttentionLayer(nn.Module):
@@ -86,30 +83,27 @@ class MemoryAttentionLayer(nn.Module):
         self.norm3 = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(
+    def look_around(self, tokens: Tensor, rotation: Tensor) -> Tensor:
+        """Self-attention: (B, N, dim) tokens of frames to the same shape."""
+        normed = self.norm1(tokens)
+        return tokens + self.dropout(self.self_attn.turned(normed, normed, normed, rotation=rotation))
+
+    def look_back(
         self,
         tokens: Tensor,
         memory: Tensor,
         keys: Tensor,
         *,
-        rotation: Rotation,
-        memory_rotation: Rotation,
+        rotation: Tensor,
+        maps: int,
         mask: Tensor | None,
     ) -> Tensor:
-        """(B or 1, N, dim) tokens of frames and (B, M, memory_dim) memories to (B, N, dim)."""
-        normed = self.norm1(tokens)
-        seen = self.self_attn.turned(normed, normed, normed, query_rotation=rotation, key_rotation=rotation)
-        tokens = tokens + self.dropout(seen)
+        """The rest: (B or 1, N, dim) tokens and (B, M, memory_dim) memories to (B, N, dim)."""
         seen = self.cross_attn_image.turned(
-            self.norm2(tokens),
-            keys,
-            memory,
-            query_rotation=rotation,
-            key_rotation=memory_rotation,
-            mask=mask,
+            self.norm2(tokens), keys, memory, rotation=rotation, maps=maps, mask=mask
         )
         tokens = tokens + self.dropout(seen)
-        inner = self.dropout(F.relu(self.linear1(self.norm3(tokens))))
+        inner = self.dropout(F.relu(self.linear1(self.norm3(tokens)), inplace=True))
         return tokens + self.dropout(self.linear2(inner))
 
 
@@ -175,9 +169,34 @@ class MemoryAttention(nn.Module):
         if emphasis is not None:
             keys = keys * emphasis[..., None].to(keys)
         rotation = axial_rotation(size, tokens.shape[-1], device=tokens.device)
-        memory_rotation = rotation.repeated(maps)
-        for layer in self.layers:
-            tokens = layer(
-                tokens, memory, keys, rotation=rotation, memory_rotation=memory_rotation, mask=mask
+        tokens = self.layers[0].look_around(tokens, rotation)  # type: ignore[operator]
+        parts = [
+            self._look_back(
+                tokens if len(tokens) == 1 else tokens[rows],
+                memory[rows],
+                keys[rows],
+                rotation=rotation,
+                maps=maps,
+                mask=None if mask is None else mask[rows],
             )
-        return self.norm(tokens).transpose(1, 2).unflatten(2, size)  # (B, h * w, C) -> (B, C, h, w)
+            for rows in row_blocks(len(memory), tokens)
+        ]
+        return torch.cat(parts).transpose(1, 2).unflatten(2, size)  # (B, h * w, C) -> (B, C, h, w)
+
+    def _look_back(
+        self,
+        tokens: Tensor,
+        memory: Tensor,
+        keys: Tensor,
+        *,
+        rotation: Tensor,
+        maps: int,
+        mask: Tensor | None,
+    ) -> Tensor:
+        """All but the first look around: (B or 1, N, C) to (B, N, C)."""
+        for index, layer in enumerate(self.layers):
+            assert isinstance(layer, MemoryAttentionLayer)
+            if index:
+                tokens = layer.look_around(tokens, rotation)
+            tokens = layer.look_back(tokens, memory, keys, rotation=rotation, maps=maps, mask=mask)
+        return self.norm(tokens)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vosssl.layers.channel_norm import ChannelNorm
+from vosssl.ops.row_blocks import row_blocks
 
 STEPS = 4  # halvings of a mask's side on its way to stride 16
 
@@ -90,4 +91,11 @@ class MemoryEncoder(nn.Module):
 
     def forward(self, image: Tensor, masks: Tensor) -> Tensor:
         """(N or 1, C, h, w) features and (N, 1, 16h, 16w) masks to (N, memory_dim, h, w)."""
-        return self.out_proj(self.fuser(self.pix_feat_proj(image) + self.mask_downsampler(masks)))
+        features = self.pix_feat_proj(image)
+        parts = [
+            self.fuser(
+                (features if len(features) == 1 else features[rows]) + self.mask_downsampler(masks[rows])
+            )
+            for rows in row_blocks(len(masks), masks)
+        ]
+        return self.out_proj(torch.cat(parts))
