@@ -93,10 +93,14 @@ class DistractorFollower(Follower):
         visible = {
             index
             for index, distance in distances.items()
-            if distance > 0 and index not in resolving and self._visible(index, track)
+            if distance > 0
+            and index not in resolving
+            and (index in track.conditioning or index in self._present)
         }
+        older = (self._anchors | track.conditioning.keys()) - {frame - sign}  # these are never recent again
+        recent = [index for index in visible - older if track.remembered(index).memory is not None]
         maps = [(index, MAPS - 1) for index in resolving]
-        maps += self._recent([index for index in visible if _has_map(index, track)], sign, MAPS - len(maps))
+        maps += self._recent(recent, sign, MAPS - len(maps))
         pointers = [(index, distances[index]) for index in resolving if distances[index] >= 0]
         pointers += [
             (index, distance)
@@ -123,6 +127,12 @@ class DistractorFollower(Follower):
                 self._last_anchor = frame
         return [Choice(0, best + 1)]
 
+    def spared(self, track: ObjectTrack) -> set[int]:
+        # when the frame that is the last one now becomes an anchor, an older one takes its place
+        plain = self._present & track.tracked.keys() - self._anchors
+        there = [index for index in plain if track.tracked[index].memory is not None]
+        return {index for index, _ in self._recent(there, 1, MAPS - 1)}
+
     def forget(self, frame: int, track: ObjectTrack, *, usual: Usual) -> None:
         super().forget(frame, track, usual=usual)
         self._present &= track.tracked.keys()
@@ -142,9 +152,6 @@ class DistractorFollower(Follower):
         ordered = sorted(visible, key=lambda index: -index * sign)
         recent = ordered[:1] + [index for index in ordered[1:] if index % self.policy.stride == 0]
         return [(index, age) for age, index in enumerate(recent[:most])]
-
-    def _visible(self, index: int, track: ObjectTrack) -> bool:
-        return index in track.conditioning or index in self._present
 
     def _trusted(self, frame: int, quality: float, area: int) -> bool:
         """Whether a frame shows the object well enough to be an anchor, if others stand beside it."""
@@ -176,7 +183,3 @@ def divergence(chosen: Tensor, alternatives: Tensor) -> float:
         return 1.0
     boxes = mask_edges(torch.stack([chosen, *joined]).float())
     return float(overlaps(boxes[0], boxes[1:]).min())
-
-
-def _has_map(index: int, track: ObjectTrack) -> bool:
-    return track.remembered(index).memory is not None

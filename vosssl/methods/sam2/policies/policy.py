@@ -70,11 +70,15 @@ class Follower(ABC):
     def restart(self) -> None:
         """What comes next does not continue what was seen last; a single path remains."""
 
+    def spared(self, track: ObjectTrack) -> set[int]:
+        """Frames that the next one does not look back at, but a later one may."""
+        return set()
+
     def forget(self, frame: int, track: ObjectTrack, *, usual: Usual) -> None:
-        """Drops what the next frame of a stream will not look back at: no later frame will then."""
+        """Drops what neither the next frame of a stream nor a later one will look back at."""
         recalls = self.recalls(frame + 1, track, usual=usual)
         for path, recall in zip(self.paths(track), recalls, strict=True):
-            maps = {index for index, _ in recall.maps}
+            maps = {index for index, _ in recall.maps} | self.spared(path)
             read = maps | {index for index, _ in recall.pointers}
             for index, output in list(path.tracked.items()):
                 if index not in read:
