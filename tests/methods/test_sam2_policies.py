@@ -178,6 +178,20 @@ def test_memories_of_the_tree_weigh_more_the_surer_the_object_was() -> None:
     assert chosen.emphasis[1] == pytest.approx((1.05, 0.95, 1.0))
 
 
+def test_weights_of_memories_scale_keys_and_leave_values() -> None:
+    network, generator = tiny_sam2(), torch.Generator().manual_seed(0)
+    image, places = (torch.randn(1, 32, 4, 4, generator=generator) for _ in range(2))
+    memory, positions = (torch.randn(1, 36, 8, generator=generator) for _ in range(2))  # 2 maps, 4 pointers
+    weights = 0.9 + 0.2 * torch.rand(1, 36, generator=generator)
+    attention = network.memory_attention
+    weighed = attention(image, places, memory, positions, maps=2, emphasis=weights)
+    scaled = weights[..., None] * (memory + positions) - memory
+    assert torch.allclose(weighed, attention(image, places, memory, scaled, maps=2), atol=1e-5)
+    assert not torch.allclose(weighed, attention(image, places, memory, positions, maps=2), atol=1e-5)
+    ones = attention(image, places, memory, positions, maps=2, emphasis=torch.ones(1, 36))
+    assert torch.equal(ones, attention(image, places, memory, positions, maps=2))
+
+
 def test_masks_diverge_when_an_alternative_adds_something_far_away() -> None:
     chosen, far = square(4, 4) > 0, square(20, 4) > 0
     near, speck = square(4, 4, 7) > 0, torch.zeros(GRID, GRID, dtype=torch.bool)
