@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -43,15 +43,15 @@ class ObjectTrack:
         followed: frames that propagation has passed, and whether backwards.
     """
 
-    conditioning: dict[int, Output] = field(default_factory=dict)
-    tracked: dict[int, Output] = field(default_factory=dict)
-    pending_conditioning: dict[int, Output] = field(default_factory=dict)
-    pending_tracked: dict[int, Output] = field(default_factory=dict)
+    conditioning: MutableMapping[int, Output] = field(default_factory=dict)
+    tracked: MutableMapping[int, Output] = field(default_factory=dict)
+    pending_conditioning: MutableMapping[int, Output] = field(default_factory=dict)
+    pending_tracked: MutableMapping[int, Output] = field(default_factory=dict)
     points: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     masked: set[int] = field(default_factory=set)
     followed: dict[int, bool] = field(default_factory=dict)
 
-    def pending(self, *, conditions: bool) -> dict[int, Output]:
+    def pending(self, *, conditions: bool) -> MutableMapping[int, Output]:
         """What waits to be taken over: prompts, or corrections."""
         return self.pending_conditioning if conditions else self.pending_tracked
 
@@ -63,6 +63,11 @@ class ObjectTrack:
     def remembered(self, frame: int) -> Output:
         """What a later frame may look back at."""
         return self.conditioning[frame] if frame in self.conditioning else self.tracked[frame]
+
+    def clear(self) -> None:
+        """Forgets all outputs."""
+        for outputs in (self.conditioning, self.tracked, self.pending_conditioning, self.pending_tracked):
+            outputs.clear()
 
     @property
     def prompted_frames(self) -> tuple[int, ...]:
@@ -82,16 +87,10 @@ class ObjectTrack:
 
 
 def outputs_of(decoded: Decoded, memories: Tensor | None = None) -> list[Output]:
-    """Results of N objects, one by one; `memories` are (N, D, h, w)."""
-    return [
-        Output(
-            decoded.masks[row],
-            decoded.pointer[row],
-            decoded.object_score[row],
-            None if memories is None else memories[row],
-        )
-        for row in range(len(decoded.masks))
-    ]
+    """Results of N objects, one by one; `memories` are (N, D, h, w). A row alone does not keep the others."""
+    parts = [decoded.masks, decoded.pointer, decoded.object_score]
+    parts += [] if memories is None else [memories]
+    return [Output(*(part[row].clone() for part in parts)) for row in range(len(decoded.masks))]
 
 
 def gathered(tracks: Sequence[ObjectTrack], recalls: Sequence[Recall], *, reach: int) -> Memories:

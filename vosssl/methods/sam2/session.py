@@ -7,7 +7,6 @@ through the network together.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -16,17 +15,17 @@ import torch
 from torch import Tensor
 
 from vosssl.data.sources import Video
-from vosssl.layers.prompt_encoder import NEGATIVE, POSITIVE, boxes_as_points
 from vosssl.methods.sam2.memory_selection import Recall, pointer_reach, recall
-from vosssl.methods.sam2.network import NO_OBJECT, SAM2, EncodedImage, Memories
+from vosssl.methods.sam2.network import NO_OBJECT, SAM2, Memories
 from vosssl.methods.sam2.object_memory import ObjectTrack, Output, gathered, outputs_of
+from vosssl.methods.sam2.output_store import OutputStore
 from vosssl.methods.sam2.policies.policy import Follower, MemoryPolicy, follow
-from vosssl.ops.byte_resize import resize_bytes
-from vosssl.ops.images import as_float, require_rgb
+from vosssl.methods.sam2.prompts import LARGEST_LOGIT, as_points, require_inside, require_object
+from vosssl.methods.sam2.video_images import Precision, VideoImages
+from vosssl.ops.regions import fill_holes
 from vosssl.ops.resize import Size, resize_image, resize_masks
 from vosssl.propagation.segmenter import Box, Clicks
 
-CLAMP = 32.0  # of an earlier result that accompanies clicks
 LOSER = -10.0  # logits of objects at pixels that another one has
 
 
@@ -64,7 +63,13 @@ class SAM2Session:
         max_conditioning: look at so many of the frames with prompts, at most; None: at all.
         corrections_condition: corrected frames become conditioning frames, too.
         non_overlapping: a pixel of the masks that come out belongs to one object at most.
-        kept_images: encoded frames that are kept.
+        fill_hole_area: holes of masks with so many low-resolution pixels or fewer are filled; officially 8 on
+            GPUs, 0 on CPUs.
+        kept_images: encoded frames that are kept; others are encoded again where they are needed.
+        object_chunk: objects that go through the network at once, at most; None: all.
+        memory_budget_mb: of encoded frames and of all that is known of objects; beyond it, what was not
+            needed the longest waits in a temporary folder, and results stay what they are. None: no limit.
+        precision: of the network.
         memory_dtype: of memories; officially bfloat16, whatever the network computes in.
         policy: another way to choose masks and memories, see `policies`; None: as published.
 
@@ -82,34 +87,40 @@ class SAM2Session:
         max_conditioning: int | None = None,
         corrections_condition: bool = False,
         non_overlapping: bool = False,
+        fill_hole_area: int = 0,
         kept_images: int = 2,
+        object_chunk: int | None = None,
+        memory_budget_mb: float | None = 1024.0,
+        precision: Precision = "fp32",
         memory_dtype: torch.dtype = torch.bfloat16,
         policy: MemoryPolicy | None = None,
     ) -> None:
-        multiple = network.image_encoder.trunk.stride
-        if image_size < 1 or image_size % multiple:
-            raise ValueError(f"image_size is {image_size}, expected a multiple of {multiple}")
-        if stride < 1 or kept_images < 1:
-            raise ValueError(f"stride is {stride} and kept_images {kept_images}, expected at least 1")
-        if len(video) == 0:
-            raise ValueError("the video has no frames")
+        if min(stride, 1 if object_chunk is None else object_chunk) < 1 or fill_hole_area < 0:
+            raise ValueError(
+                f"stride is {stride} and object_chunk {object_chunk}, expected at least 1; fill_hole_area is "
+                f"{fill_hole_area}, expected at least 0"
+            )
+        self._images = VideoImages(
+            network, video, image_size=image_size, kept=kept_images, precision=precision
+        )
         self.network = network
         self.image_size = image_size
         self.stride = stride
         self.max_conditioning = max_conditioning
         self.corrections_condition = corrections_condition
         self.non_overlapping = non_overlapping
-        self.kept_images = kept_images
+        self.fill_hole_area = fill_hole_area
+        self.object_chunk = object_chunk
+        self.memory_budget_mb = memory_budget_mb
         self.memory_dtype = memory_dtype
         self.policy = policy
-        self._video = video
+        self._store = OutputStore(None if memory_budget_mb is None else self._left_of(memory_budget_mb))
         self._tracks: dict[int, ObjectTrack] = {}
         self._followers: dict[int, Follower] = {}  # under a policy
-        self._images: OrderedDict[int, EncodedImage] = OrderedDict()
 
     def __len__(self) -> int:
         """Frames of the video."""
-        return len(self._video)
+        return len(self._images)
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -119,14 +130,17 @@ class SAM2Session:
     @property
     def size(self) -> Size:
         """(H, W) of the video's frames."""
-        if isinstance(self._video, Tensor):
-            return self._video.shape[-2], self._video.shape[-1]
-        return self._video.size
+        return self._images.size
+
+    def memory_mb(self) -> float:
+        """Megabytes of tensors that are kept in memory between two calls, without the video."""
+        return self._store.memory_mb + self._images.memory_mb
 
     def reset(self) -> None:
         """Forgets all objects."""
         self._tracks.clear()
         self._followers.clear()
+        self._store = OutputStore(self._store.limit_mb)
 
     @torch.inference_mode()
     def add_prompt(
@@ -156,13 +170,17 @@ class SAM2Session:
             ValueError: no prompt, or one that does not fit; a frame outside the video. The session can go on.
         """
         self._check_frame(frame)
-        track = self._tracks.get(identity, ObjectTrack())
+        track = self._tracks.get(identity) or self._new_track()
         conditions = frame not in track.followed or self.corrections_condition
         if mask is not None:
             if clicks is not None or box is not None:
                 raise ValueError("a mask came with clicks or a box; give the mask alone, then correct it")
             square = self._square_mask(mask)
-            decoded = self.network.accept_masks(self._image(frame), square[None, None])
+            if identity not in self._tracks:
+                require_object(square, identity)
+            image = self._images[frame]
+            with self._images.precision():
+                decoded = self.network.accept_masks(image, square[None, None])
             track.points.pop(frame, None)
             track.masked.add(frame)
         else:
@@ -172,22 +190,25 @@ class SAM2Session:
                     raise ValueError("a box is added to earlier clicks; give it first, or with keep=False")
                 before = track.points[frame]
                 points, labels = torch.cat([before[0], points], dim=1), torch.cat([before[1], labels], dim=1)
-            image = self._image(frame)
+            image = self._images[frame]
             memories = None
             if frame in track.followed:
                 memories = self._memories(frame, [track], reverse=track.followed[frame])
             earlier = track.output(frame, conditions=conditions)
-            decoded = self.network.decode_prompts(
-                image,
-                self.network.condition_on_memory(image, memories),
-                points=points,
-                labels=labels,
-                masks=None if earlier is None else earlier.logits[None].clamp(-CLAMP, CLAMP),
-                multimask=points.shape[1] <= 1,
-            )
+            with self._images.precision():
+                decoded = self.network.decode_prompts(
+                    image,
+                    self.network.condition_on_memory(image, memories),
+                    points=points,
+                    labels=labels,
+                    masks=None
+                    if earlier is None
+                    else earlier.logits[None].clamp(-LARGEST_LOGIT, LARGEST_LOGIT),
+                    multimask=points.shape[1] <= 1,
+                )
             track.points[frame] = (points, labels)
             track.masked.discard(frame)
-        track.pending(conditions=conditions)[frame] = outputs_of(decoded)[0]
+        track.pending(conditions=conditions)[frame] = self._finished(outputs_of(decoded))[0]
         self._tracks[identity] = track
         return self._known(frame, conditions=conditions)
 
@@ -224,7 +245,7 @@ class SAM2Session:
             ValueError: an unknown object.
         """
         frames = self._track(identity).prompted_frames
-        del self._tracks[identity]
+        self._tracks.pop(identity).clear()
         self._followers.pop(identity, None)
         if not self._tracks:
             return []
@@ -274,17 +295,31 @@ class SAM2Session:
         if tracks and self.policy is not None:
             self._follow_by_policy(frame, self.policy, reverse=reverse)
         elif tracks:
-            image = self._image(frame)
-            features = self.network.condition_on_memory(image, self._memories(frame, tracks, reverse=reverse))
-            decoded = self.network.decode_prompts(image, features, multimask=True)
-            memories = self.network.encode_memory(image, decoded.masks, decoded.object_score)
-            outputs = outputs_of(decoded, memories.to(self.memory_dtype))
-            for track, output in zip(tracks, outputs, strict=True):
-                track.tracked[frame] = output
+            step = self.object_chunk or len(tracks)
+            for start in range(0, len(tracks), step):
+                self._follow_some(frame, tracks[start : start + step], reverse=reverse)
         for identity, track in self._tracks.items():
             track.followed[frame] = reverse
             if frame in track.conditioning and identity in self._followers:
                 self._followers[identity].restart()
+
+    def _follow_some(self, frame: int, tracks: Sequence[ObjectTrack], *, reverse: bool) -> None:
+        """Follows objects in one pass."""
+        image, memories = self._images[frame], self._memories(frame, tracks, reverse=reverse)
+        with self._images.precision():
+            features = self.network.condition_on_memory(image, memories)
+            decoded = self.network.decode_prompts(image, features, multimask=True)
+            encoded = self.network.encode_memory(image, decoded.masks, decoded.object_score)
+        outputs = outputs_of(decoded, encoded.to(self.memory_dtype))
+        for track, output in zip(tracks, self._finished(outputs), strict=True):
+            track.tracked[frame] = output
+
+    def _finished(self, outputs: list[Output]) -> list[Output]:
+        """What is stored and shown of objects: memories are made of masks with their holes."""
+        return [
+            output._replace(logits=fill_holes(output.logits.float(), self.fill_hole_area))
+            for output in outputs
+        ]
 
     def _follow_by_policy(self, frame: int, policy: MemoryPolicy, *, reverse: bool) -> None:
         """Follows all objects that have no prompt in this frame, on all their paths."""
@@ -293,7 +328,7 @@ class SAM2Session:
         }
         for identity in tracks:
             self._followers.setdefault(identity, policy.follow_object())
-        image = self._image(frame)
+        image = self._images[frame]
         ways = follow(
             self.network,
             image,
@@ -312,6 +347,7 @@ class SAM2Session:
                 torch.stack([output.object_score for output in outputs]),
             ).to(self.memory_dtype)
             stored = [output._replace(memory=own) for output, own in zip(outputs, memories, strict=True)]
+            stored = self._finished(stored)
             self._followers[identity].remember(frame, tracks[identity], stored)
 
     def _memories(self, frame: int, tracks: Sequence[ObjectTrack], *, reverse: bool) -> Memories:
@@ -347,9 +383,11 @@ class SAM2Session:
                 track.tracked.pop(frame, None)
 
     def _with_memory(self, frame: int, output: Output) -> Output:
-        memory = self.network.encode_memory(
-            self._image(frame), output.logits[None], output.object_score[None], prompted=True
-        )
+        image = self._images[frame]
+        with self._images.precision():
+            memory = self.network.encode_memory(
+                image, output.logits[None], output.object_score[None], prompted=True
+            )
         return output._replace(memory=memory[0].to(self.memory_dtype))
 
     def _known(self, frame: int, *, conditions: bool) -> FrameMasks:
@@ -372,26 +410,6 @@ class SAM2Session:
             logits = torch.where(own, logits, logits.clamp(max=LOSER))
         return FrameMasks(frame, self.ids, logits)
 
-    def _image(self, frame: int) -> EncodedImage:
-        """A frame, encoded; the last few are kept."""
-        image = self._images.pop(frame, None)
-        if image is None:
-            image = self.network.encode_image(self._square_frame(frame)[None])
-        self._images[frame] = image
-        while len(self._images) > self.kept_images:
-            self._images.popitem(last=False)
-        return image
-
-    def _square_frame(self, frame: int) -> Tensor:
-        """(3, S, S) in [0, 1] on the network's device."""
-        video = self._video
-        image = video[frame] if isinstance(video, Tensor) else video.clip([frame]).frames[0]
-        require_rgb(image, f"frame {frame}")
-        square = (self.image_size, self.image_size)
-        image = resize_bytes(image, square, kind="bicubic") if image.dtype == torch.uint8 else image
-        like = self.network.no_mem_embed
-        return resize_image(as_float(image), square).to(device=like.device, dtype=like.dtype)
-
     def _square_mask(self, mask: Tensor) -> Tensor:
         """(H, W) to (S, S) of 0 and 1."""
         if tuple(mask.shape) != self.size:
@@ -402,32 +420,29 @@ class SAM2Session:
 
     def _points(self, clicks: Clicks | None, box: Box | None) -> tuple[Tensor, Tensor]:
         """Points (1, P, 2) in pixels of the encoded frame, corners of the box first, and labels (1, P)."""
+        for prompt in (clicks, box):
+            if prompt is not None:
+                require_inside(prompt, self.size)
+        points, labels = as_points(clicks=clicks, box=box)
         height, width = self.size
-        points, labels = [], []
-        if box is not None:
-            sides = torch.tensor([[box.left, box.top, box.right, box.bottom]], dtype=torch.float32)
-            if box.left >= width or box.top >= height or box.right <= 0 or box.bottom <= 0:
-                raise ValueError(f"{box} lies outside the frames of {width} x {height}")
-            corners, kinds = boxes_as_points(sides)
-            points.append(corners)
-            labels.append(kinds)
-        if clicks is not None:
-            inside = (clicks.points >= 0).all() and (
-                clicks.points <= clicks.points.new_tensor([width, height])
-            ).all()
-            if not inside:
-                raise ValueError(
-                    f"clicks {clicks.points.tolist()} are not all inside the frames of {width} x {height}"
-                )
-            points.append(clicks.points.float().cpu()[None] - 0.5)  # the network counts from pixels' centres
-            labels.append(torch.where(clicks.positive.cpu(), POSITIVE, NEGATIVE)[None].int())
-        if not points:
-            raise ValueError("there is no prompt; give clicks, a box or a mask")
-        device, scale = (
-            self.network.no_mem_embed.device,
-            torch.tensor([self.image_size / width, self.image_size / height]),
+        scale = torch.tensor([self.image_size / width, self.image_size / height])
+        device = self.network.no_mem_embed.device
+        return (points * scale)[None].to(device), labels[None].to(device)
+
+    def _new_track(self) -> ObjectTrack:
+        return ObjectTrack(
+            self._store.outputs(), self._store.outputs(), self._store.outputs(), self._store.outputs()
         )
-        return (torch.cat(points, dim=1) * scale).to(device), torch.cat(labels, dim=1).to(device)
+
+    def _left_of(self, budget_mb: float) -> float:
+        """What encoded frames leave of the budget."""
+        images = self._images
+        if budget_mb <= images.most_mb:
+            raise ValueError(
+                f"memory_budget_mb is {budget_mb:g}, but {images.kept} encoded frames of {self.image_size} "
+                f"pixels take {images.most_mb:.1f} MB; raise it, or lower kept_images or image_size"
+            )
+        return budget_mb - images.most_mb
 
     def _track(self, identity: int) -> ObjectTrack:
         if identity not in self._tracks:

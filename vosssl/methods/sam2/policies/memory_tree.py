@@ -10,7 +10,7 @@ shows the best path of the moment; in a stored video the end chooses the path fo
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -145,7 +145,7 @@ class TreePath:
         total: as in `Branch`.
     """
 
-    tracked: dict[int, Output]
+    tracked: MutableMapping[int, Output]
     object_scores: dict[int, float] = field(default_factory=dict)
     good: set[int] = field(default_factory=set)
     total: float = 0.0
