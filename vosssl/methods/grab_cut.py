@@ -90,10 +90,12 @@ class GrabCut:
         """(h, w) bool of one prompt."""
         height, width = bgr.shape[:2]
         guess = np.full((height, width), cv2.GC_PR_BGD, np.uint8)
+        earlier = np.zeros((height, width), bool)
         on, off = _points(prompt, (height, width))
         if prompt.masks is not None:
             square = resize_image(prompt.masks[0].float().cpu(), self.mask_prompt_size)[0]
-            guess[square[:height, :width].numpy() > 0] = cv2.GC_PR_FGD
+            earlier = square[:height, :width].numpy() > 0
+            guess[earlier] = cv2.GC_PR_FGD
         if prompt.boxes is not None:
             left, top, right, bottom = prompt.boxes[0].round().int().tolist()
             inside = np.zeros((height, width), bool)
@@ -111,8 +113,9 @@ class GrabCut:
         for points, kind in ((on, cv2.GC_FGD), (off, cv2.GC_BGD)):
             for x, y in points:
                 cv2.circle(guess, (x, y), self.radius, kind, -1)
+        known = earlier | (guess == cv2.GC_FGD)
         mask = self._converged(bgr, guess)
-        return with_points(mask, on) if on and prompt.masks is None else mask
+        return overlapping(mask, known) if on else mask
 
     def _converged(self, bgr: np.ndarray, guess: np.ndarray) -> np.ndarray:
         inside = (guess == cv2.GC_FGD) | (guess == cv2.GC_PR_FGD)
@@ -169,11 +172,10 @@ def connected(bgr: np.ndarray, points: Sequence[tuple[int, int]], tolerance: flo
     return found
 
 
-def with_points(mask: np.ndarray, points: Sequence[tuple[int, int]]) -> np.ndarray:
-    """The connected parts of a mask (h, w) bool that hold one of the points."""
+def overlapping(mask: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """The connected parts of a mask (h, w) bool that meet what is known to be the object, (h, w) bool."""
     _, parts = cv2.connectedComponents(mask.astype(np.uint8))
-    kept = [parts[y, x] for x, y in points if mask[y, x]]
-    return np.isin(parts, kept) & mask
+    return np.isin(parts, np.unique(parts[known & mask])) & mask
 
 
 def contrast(bgr: np.ndarray, mask: np.ndarray) -> float:

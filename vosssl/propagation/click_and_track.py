@@ -115,6 +115,11 @@ class ClickAndTrack:
         return tuple(sorted(self._known.said))
 
     @property
+    def known_frames(self) -> tuple[int, ...]:
+        """Frames that have labels, accepted or tracked."""
+        return tuple(sorted(self._known.confidence))
+
+    @property
     def next_identity(self) -> int:
         """The id that the next new object gets."""
         return self._known.next_identity
