@@ -56,12 +56,12 @@ def facts(session: ClickSession) -> str:
 
 def test_click_space_and_the_video_is_tracked(tmp_path: Path) -> None:
     session = opened(tmp_path)
-    assert facts(session) == "frame 1 of 8 | object 1 (new) | paused"
+    assert facts(session) == "frame 0 / 7 | object 1 (new) | paused"
     click(session, FIRST)
-    assert facts(session) == "frame 1 of 8 | object 1 (new) | score 0.90, Enter accepts | paused"
+    assert facts(session) == "frame 0 / 7 | object 1 (new) | score 0.90, Enter accepts | paused"
     session.key("space")
     session.tick()
-    assert facts(session) == "frame 2 of 8 | object 1 | confidence 0.80 | tracking, 2.0 frames/s"
+    assert facts(session) == "frame 1 / 7 | object 1 | confidence 0.80 | tracking, 2.0 frames/s"
     play_on(session)
     assert (session.frame, session.playing, session.message) == (7, False, "the end of the video")
     for frame in range(8):
@@ -234,7 +234,7 @@ def test_what_goes_wrong_is_said_and_the_session_goes_on(tmp_path: Path) -> None
     play_on(session)
     assert not session.failed
     session.key("right")
-    assert session.failed and session.message == "frame 8 is the last one"
+    assert session.failed and session.message == "frame 7 is the last one"
     session.key("q")
     assert session.done
 
@@ -251,11 +251,11 @@ def test_a_video_that_breaks_pauses_with_what_is_wrong(tmp_path: Path) -> None:
 
 def test_a_camera_plays_until_it_ends_and_is_gone_back_to(tmp_path: Path) -> None:
     session = opened(tmp_path, Live(6))
-    assert facts(session).startswith("frame 1 of 1+")
+    assert facts(session).startswith("frame 0 / 0+")
     click(session, FIRST)
     session.key("space")
     play_on(session)
-    assert session.frame == 5 and facts(session).startswith("frame 6 of 6 |")
+    assert session.frame == 5 and facts(session).startswith("frame 5 / 5 |")
     session.key("left")
     assert session.frame == 4
     assert not session.work.frames.live
@@ -266,7 +266,7 @@ def test_a_session_that_goes_on_corrects_its_last_object(tmp_path: Path) -> None
     click(session, FIRST)
     session.key("enter")
     again = opened(tmp_path)
-    assert again.identity == 1 and facts(again) == "frame 1 of 8 | object 1 | confidence 1.00 | paused"
+    assert again.identity == 1 and facts(again) == "frame 0 / 7 | object 1 | confidence 1.00 | paused"
 
 
 def test_large_frames_are_clicked_where_they_are_shown(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def test_mouse_and_keys_make_masks_tracks_and_an_export(screen: dict[str, str], 
         hands.do("key", "space")
         hands.sees("the end of the video")
         hands.do("key", "Left")
-        hands.sees("frame 7 of 8")
+        hands.sees("frame 6 / 7")
         hands.do("key", "e")
         hands.sees("8 frames exported")
         hands.do("key", "q")

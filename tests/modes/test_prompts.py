@@ -178,3 +178,17 @@ def test_a_prompter_is_no_segmenter_and_says_what_it_is_for(folder: Path, capfd)
     with pytest.raises(SystemExit):
         main(["mode=predict", "method=mobile-sam", "video=frames", "device=cpu"])
     assert "mobile-sam answers prompts on images and follows nothing" in capfd.readouterr().err
+
+
+def test_the_window_needs_a_screen_and_no_prompt(folder: Path, capfd, monkeypatch) -> None:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    window = ["predict.window=true", "predict.prompter=grab-cut"]
+    for arguments, message in [
+        (window, "there is no screen"),
+        ([*window, "prompt=a.png"], "predict.window=true and a prompt"),
+    ]:
+        with pytest.raises(SystemExit):
+            predict(*arguments)
+        assert message in capfd.readouterr().err

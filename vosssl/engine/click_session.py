@@ -159,9 +159,9 @@ class ClickSession:
         draft = self.work.draft
         identity = self.identity if self.identity is not None else self.work.next_identity
         new = "" if identity in self.work.objects else " (new)"
-        length = f"{len(self.work.frames)}{'+' if self.work.frames.live else ''}"
+        last = f"{len(self.work.frames) - 1}{'+' if self.work.frames.live else ''}"  # numbered as files are
         facts = [
-            Fact(f"frame {self.frame + 1} of {length}"),
+            Fact(f"frame {self.frame} / {last}"),
             Fact(f"object {identity}{new}", swatch=drawing.color_of(identity)),
         ]
         if draft is not None and draft.frame == self.frame:
@@ -275,12 +275,13 @@ class ClickSession:
         self.work.frames.require(frame)
         self.work.frames.read(frame)
         self.frame = frame
+        self._say("")
 
     def _forward(self) -> None:
         """The next frame, tracked if it has no labels but this one has."""
         self._stop()
         if not self.work.frames.has(self.frame + 1):
-            raise ValueError(f"frame {self.frame + 1} is the last one")
+            raise ValueError(f"frame {self.frame} is the last one")
         known = self.work.objects and self.work.labels(self.frame) is not None
         if known and self.work.draft is None and not self._has_next():
             for _ in self.work.track(self.frame, until=self.frame + 1):

@@ -25,12 +25,15 @@ from vosssl.data.listing import labels_beside
 from vosssl.data.readahead import WriteBehind
 from vosssl.data.video import FirstFrames, Video, open_video
 from vosssl.data.video_io import VideoWriter
+from vosssl.engine.click_session import ClickSession
+from vosssl.engine.click_window import run_window
 from vosssl.engine.drawing import overlay
 from vosssl.engine.prompting import FirstMasks, can_take_late_objects
 from vosssl.modes.build import create_prompter
 from vosssl.modes.prompts import EXAMPLE, object_prompt, read_prompts
 from vosssl.modes.session import Session, require_segmenter, segmenter_of, start
 from vosssl.ops.masks import object_ids
+from vosssl.propagation.click_and_track import ClickAndTrack
 from vosssl.propagation.discover_and_track import OfflineSegmenter
 from vosssl.propagation.image_prompting import ImagePrompter
 from vosssl.propagation.object_prompts import ObjectPrompt, ObjectPrompts
@@ -54,6 +57,9 @@ def run(cfg: DictConfig) -> None:
     if cfg.predict.source is None:
         raise ValueError(f"mode=predict needs {SOURCES}")
     require_segmenter(cfg)
+    if cfg.predict.window:
+        open_window(cfg)
+        return
     source, given, binary = cfg.predict.source, cfg.predict.prompt, cfg.predict.binary
     reading = {"binary": binary or None, "on_wrong_size": cfg.predict.on_wrong_size}
     told = read_prompts(given)
@@ -99,6 +105,29 @@ def run(cfg: DictConfig) -> None:
         raise KeyboardInterrupt(
             f"stopped after {summary['frames']} frames, which are kept in {session.folder}"
         )
+
+
+def open_window(cfg: DictConfig) -> None:
+    """A window in which objects of `predict.source` are clicked on, tracked, corrected and exported.
+
+    Raises:
+        ValueError: a prompt, which is what the mouse gives here; a model that follows no masks; no screen.
+    """
+    if cfg.predict.prompt is not None:
+        raise ValueError(
+            "predict.window=true and a prompt: in the window objects are clicked on; leave one out"
+        )
+    video = open_video(cfg.predict.source, annotations=None)
+    session = start(cfg)
+    segmenter = segmenter_of(cfg, session)
+    if cfg.predict.size is not None:
+        segmenter.size = cfg.predict.size
+    prompter = create_prompter(
+        cfg.predict.prompter, weights=cfg.predict.prompter_weights, device=str(session.device)
+    )
+    with ClickAndTrack(video, segmenter, prompter=prompter, folder=session.folder) as work:
+        run_window(ClickSession(work, export_folder=session.folder / "export"))
+    log.info("labels      %s", session.folder / "labels" / video.name)
 
 
 def labels_folder(source: str | int, given: str | None, *, required: bool = True) -> Path | None:
