@@ -113,3 +113,65 @@ def test_options_out_of_range_are_refused() -> None:
 def test_it_is_made_by_name() -> None:
     segmenter = vosssl.create_segmenter("sam2.1-hiera-tiny", network=tiny_sam2(), device="cpu", image_size=64)
     assert isinstance(segmenter, SAM2Segmenter)
+
+
+def test_a_correction_of_the_last_frame_is_as_if_it_had_come_with_the_frame() -> None:
+    late, timely, video = tiny_segmenter(), tiny_segmenter(), moving_rectangles(12, 48, 64, 11)
+    for segmenter in (late, timely):
+        for time, frame in enumerate(video[:10]):
+            segmenter.step(frame, two_rectangles() if time == 0 else None)
+    prompt = {2: Clicks(torch.tensor([[30.0, 30.0]]), torch.tensor([False])), 5: Box(3, 3, 20, 40)}
+    late.step(video[10])
+    late.correct({2: prompt[2]})
+    labels = late.correct({5: prompt[5]})
+    assert torch.equal(labels, timely.step(video[10], prompt))
+    assert torch.equal(late.probabilities, timely.probabilities)
+    assert torch.equal(late.step(video[11]), timely.step(video[11]))
+    assert late.object_ids == (1, 2, 5) and late.frame_index == 12
+
+
+def test_clicks_on_a_first_frame_add_up() -> None:
+    segmenter, video = tiny_segmenter(), moving_rectangles(2, 48, 64, 11)
+    session = SAM2Session(tiny_sam2(), video, image_size=64)
+    segmenter.step(video[0], {1: click(10, 10)})
+    session.add_prompt(0, 1, clicks=click(10, 10))
+    both = Clicks(torch.tensor([[10.0, 10.0], [30.0, 30.0]]), torch.tensor([True, False]))
+    segmenter.correct({1: both})
+    expected = session.add_prompt(0, 1, clicks=both).logits
+    assert (segmenter.probabilities[1] - expected[0].sigmoid()).abs().max() < 1e-2
+    segmenter.remove_objects([1])
+    segmenter.correct({4: click(20, 20)})
+    assert segmenter.object_ids == (4,)
+
+
+@pytest.mark.parametrize(
+    ("fault", "prompt"),
+    [
+        ("not all inside", {3: click(64.5, 10)}),
+        ("lies outside", {3: Box(70, 5, 90, 20)}),
+        ("mask of object 3 is empty", {3: torch.zeros(48, 64)}),
+        ("prompt is", {}),
+        ("names no object", torch.zeros(48, 64, dtype=torch.uint8)),
+    ],
+)
+def test_after_a_wrong_prompt_a_stream_is_as_if_it_had_not_come(fault: str, prompt: Any) -> None:
+    disturbed, calm, video = tiny_segmenter(), tiny_segmenter(), moving_rectangles(3, 48, 64, 11)
+    with pytest.raises(ValueError, match="cannot be corrected: there is no such frame"):
+        disturbed.correct({1: click(5, 5)})
+    for segmenter in (disturbed, calm):
+        segmenter.step(video[0], two_rectangles())
+    for call in (disturbed.correct, lambda wrong: disturbed.step(video[1], wrong)):
+        with pytest.raises(ValueError, match=fault):
+            call(prompt)
+    for frame in video[1:]:
+        disturbed.step(frame), calm.step(frame)
+        assert torch.equal(disturbed.probabilities, calm.probabilities)
+
+
+def test_half_precision_follows_nearly_the_same_objects() -> None:
+    exact, rounded = segmenters = tiny_segmenter(), tiny_segmenter(precision="bf16")
+    for time, frame in enumerate(moving_rectangles(3, 48, 64, 11)):
+        for segmenter in segmenters:
+            segmenter.step(frame, two_rectangles() if time == 0 else None)
+    first, second = (segmenter.probabilities.argmax(dim=0) for segmenter in (exact, rounded))
+    assert (first == second).float().mean() > 0.9

@@ -320,7 +320,7 @@ class SAM2(nn.Module):
                 f"masks are {tuple(masks.shape)}, expected (N, 1, {image.size[0]}, {image.size[1]}): resize "
                 "them to the encoded image"
             )
-        masks = masks.to(image.features.dtype)
+        masks = masks.to(self.no_mem_embed.dtype)  # not that of features under autocast: bf16 is not resized
         decoded = self.decode_prompts(
             image, image.features, masks=self.mask_downsample(masks), multimask=False
         )

@@ -6,30 +6,53 @@ prompts to look at, and its length is not known: pointers are placed as in video
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from vosssl.layers.prompt_encoder import ABSENT, NEGATIVE, POSITIVE, boxes_as_points
+from vosssl.layers.prompt_encoder import ABSENT
 from vosssl.methods.sam2.memory_selection import MAPS, Recall, pointer_reach, recall
 from vosssl.methods.sam2.network import SAM2, Decoded, EncodedImage
 from vosssl.methods.sam2.object_memory import ObjectTrack, Output, gathered, outputs_of
 from vosssl.methods.sam2.policies.policy import Follower, MemoryPolicy, follow
+from vosssl.methods.sam2.prompts import LARGEST_LOGIT, as_points, require_inside, require_object
+from vosssl.methods.sam2.video_images import DTYPES, Precision
 from vosssl.ops.byte_resize import resize_bytes
-from vosssl.ops.masks import labels_to_masks
+from vosssl.ops.masks import labels_to_masks, masks_to_labels
 from vosssl.ops.resize import Padding, Size, resize_image
-from vosssl.propagation.segmenter import Box, Clicks, Prompted, PromptKind, VideoSegmenter
+from vosssl.propagation.segmenter import Box, Clicks, Prompt, Prompted, PromptKind, VideoSegmenter
 
-CLAMP = 32.0  # of an earlier result that accompanies clicks
+
+@dataclass
+class LastFrame:
+    """What `correct` needs of the frame that was segmented last.
+
+    Attributes:
+        image: it, encoded.
+        prompts: what was said of it, in order.
+        tracks: what was remembered before it.
+        size: (H, W) of the frame.
+        working: (H, W) of the network's frame.
+        padding: around it.
+    """
+
+    image: EncodedImage
+    prompts: list[Prompted]
+    tracks: dict[int, ObjectTrack]
+    size: Size
+    working: Size
+    padding: Padding
 
 
 class SAM2Segmenter(VideoSegmenter):
     """Follows objects from clicks, boxes or masks in any frame; all objects of a frame in one pass.
 
-    A prompt for an object that is followed already corrects what memory says of it in this frame.
+    A prompt for an object that is followed already corrects what memory says of it in this frame; `correct`
+    does so after the frame was seen.
 
     Args:
         network: the trained one.
@@ -37,6 +60,7 @@ class SAM2Segmenter(VideoSegmenter):
         memory_stride: between the tracked frames that are remembered, but for the last one.
         max_prompted: frames with prompts that are remembered of an object: its first and its last ones.
         memory_dtype: of memories; officially bfloat16, whatever the network computes in.
+        precision: of the network.
         policy: another way to choose masks and memories, see `policies`; None: as published.
         device: where to work; None: where the network is.
 
@@ -54,6 +78,7 @@ class SAM2Segmenter(VideoSegmenter):
         memory_stride: int = 1,
         max_prompted: int = 8,
         memory_dtype: torch.dtype = torch.bfloat16,
+        precision: Precision = "fp32",
         policy: MemoryPolicy | None = None,
         device: torch.device | str | None = None,
     ) -> None:
@@ -64,12 +89,15 @@ class SAM2Segmenter(VideoSegmenter):
             raise ValueError(
                 f"memory_stride is {memory_stride} and max_prompted {max_prompted}, expected at least 1 and 2"
             )
+        if precision not in DTYPES:
+            raise ValueError(f"precision is {precision!r}, expected one of {', '.join(DTYPES)}")
         own = network.no_mem_embed.device
         super().__init__(size=(image_size, image_size), device=own if device is None else device)
         self.network = network.to(self.device).eval()
         self.memory_stride = memory_stride
         self.max_prompted = max_prompted
         self.memory_dtype = memory_dtype
+        self.dtype = DTYPES[precision]
         self.policy = policy
         self.forget()
 
@@ -77,15 +105,16 @@ class SAM2Segmenter(VideoSegmenter):
         self._tracks: dict[int, ObjectTrack] = {}
         self._followers: dict[int, Follower] = {}  # of the same objects, under a policy
         self._ways: dict[int, list[Output]] = {}  # of the current frame, under a policy
+        self._last: LastFrame | None = None
+        self._fit: tuple[Size, Size, Padding] | None = None  # of the frame that is being segmented
 
     @property
     def memory_mb(self) -> float:
         """Megabytes that are remembered of all objects."""
+        tracks = [path for key, track in self._tracks.items() for path in self._paths(key, track)]
+        tracks += [] if self._last is None else self._last.tracks.values()
         outputs = [
-            output
-            for identity, track in self._tracks.items()
-            for path in self._paths(identity, track)
-            for output in (*path.conditioning.values(), *path.tracked.values())
+            output for track in tracks for output in (*track.conditioning.values(), *track.tracked.values())
         ]
         tensors = {id(tensor): tensor for output in outputs for tensor in output if tensor is not None}
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) / 2**20
@@ -103,21 +132,69 @@ class SAM2Segmenter(VideoSegmenter):
         for identity in ids:
             self._tracks.pop(identity, None)
             self._followers.pop(identity, None)
+            if self._last is not None:
+                self._last.tracks.pop(identity, None)
         self._rows = None if self._rows is None else self._rows[[0, *(row + 1 for row in kept)]]
         self.object_ids = tuple(self.object_ids[row] for row in kept)
 
+    @torch.inference_mode()
+    def correct(self, prompt: Prompt) -> Tensor:
+        """Segments the last frame again, as if this prompt had come with it, after those that did come.
+
+        Args:
+            prompt: as for `step`, for known objects or new ones. Clicks and boxes correct the mask that an
+                object has so far.
+
+        Returns:
+            (H, W) uint8 ids, on this segmenter's device.
+
+        Raises:
+            ValueError: nothing was followed in the last frame, the prompt does not fit, or there is a memory
+                policy, whose decisions cannot be taken back. Everything stays as it was then.
+        """
+        last = self._last
+        if last is None or self.policy is not None:
+            reason = "there is no such frame" if self.policy is None else "a memory policy has moved on"
+            raise ValueError(f"the last frame cannot be corrected: {reason}; give the prompt with step")
+        prompted = self._read_prompt(prompt, last.size, last.working, last.padding)
+        before = self._tracks, self.object_ids
+        self._tracks = _copies(last.tracks)
+        self.object_ids += tuple(identity for identity in prompted.ids if identity not in self.object_ids)
+        self.frame_index -= 1
+        try:
+            rows = self._segment(last.image, [*last.prompts, prompted])
+            self._rows = self._to_frame(rows, last.size, last.working, last.padding)
+        except Exception:
+            self._tracks, self.object_ids = before
+            raise
+        finally:
+            self.frame_index += 1
+        last.prompts.append(prompted)
+        return masks_to_labels(self._rows, self.object_ids)
+
     def segment(self, frame: Tensor, prompted: Prompted | None) -> Tensor:
         """Logits, with zeros for the background; `_to_frame` makes probabilities of them."""
-        image = self.network.encode_image(frame[None])
-        outputs = self._follow(image)
-        if prompted is not None:
-            if prompted.masks is not None:
-                outputs |= self._take_masks(image, prompted)
-            if prompted.clicks or prompted.boxes:
-                outputs |= self._take_points(image, prompted, outputs)
-        said = set() if prompted is None else set(prompted.ids)
-        self._remember(image, outputs, said)
-        logits = torch.cat([outputs[identity].logits for identity in self.object_ids])  # (N, 4h, 4w)
+        assert self._fit is not None
+        prompts = [] if prompted is None else [prompted]
+        before = self._tracks
+        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+            image = self.network.encode_image(frame[None])
+        last = LastFrame(image, prompts, _copies(before), *self._fit)
+        rows = self._segment(image, prompts)
+        self._last = last
+        return rows
+
+    def _segment(self, image: EncodedImage, prompts: Sequence[Prompted]) -> Tensor:
+        """(N + 1, 4h, 4w) logits of all objects after all prompts, which are remembered."""
+        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+            outputs = self._follow(image)
+            for prompted in prompts:
+                if prompted.masks is not None:
+                    outputs |= self._take_masks(image, prompted)
+                if prompted.clicks or prompted.boxes:
+                    outputs |= self._take_points(image, prompted, outputs)
+            self._remember(image, outputs, {identity for prompted in prompts for identity in prompted.ids})
+        logits = torch.cat([outputs[identity].logits for identity in self.object_ids]).float()  # (N, 4h, 4w)
         return torch.cat([torch.zeros_like(logits[:1]), logits])
 
     def _follow(self, image: EncodedImage) -> dict[int, Output]:
@@ -173,24 +250,28 @@ class SAM2Segmenter(VideoSegmenter):
     def _take_points(
         self, image: EncodedImage, prompted: Prompted, followed: dict[int, Output]
     ) -> dict[int, Output]:
-        """Objects that clicks or boxes were given for; new ones first, then those that memory knows."""
+        """Objects that clicks or boxes were given for: new ones, those that only this frame's prompts know,
+        and those that memory knows.
+        """
         given: dict[int, Clicks | Box] = {**prompted.clicks, **prompted.boxes}
-        results: dict[int, Output] = {}
         new = [identity for identity in given if identity not in followed]
-        known = [identity for identity in given if identity in followed]
-        if new:
-            features = self.network.condition_on_memory(image, None)
-            decoded = self._decoded(image, features, [given[identity] for identity in new])
-            results |= zip(new, outputs_of(decoded), strict=True)
-        if known:
-            earlier = torch.stack([followed[identity].logits for identity in known]).clamp(-CLAMP, CLAMP)
-            decoded = self._decoded(
-                image,
-                self._conditioned(image, known),
-                [given[identity] for identity in known],
-                earlier=earlier,
+        shown = [identity for identity in given if identity in followed and identity not in self._tracks]
+        known = [identity for identity in given if identity in followed and identity in self._tracks]
+        results: dict[int, Output] = {}
+        for ids in (new, shown, known):
+            if not ids:
+                continue
+            features = (
+                self._conditioned(image, ids)
+                if ids is known
+                else self.network.condition_on_memory(image, None)
             )
-            results |= zip(known, outputs_of(decoded), strict=True)
+            earlier = None
+            if ids is not new:
+                logits = torch.stack([followed[identity].logits for identity in ids])
+                earlier = logits.clamp(-LARGEST_LOGIT, LARGEST_LOGIT)
+            decoded = self._decoded(image, features, [given[identity] for identity in ids], earlier=earlier)
+            results |= zip(ids, outputs_of(decoded), strict=True)
         return results
 
     def _decoded(
@@ -202,7 +283,10 @@ class SAM2Segmenter(VideoSegmenter):
         earlier: Tensor | None = None,
     ) -> Decoded:
         """Masks of n prompts with different numbers of points."""
-        rows = [_points(prompt) for prompt in prompts]
+        rows = [
+            as_points(clicks=prompt) if isinstance(prompt, Clicks) else as_points(box=prompt)
+            for prompt in prompts
+        ]
         points = torch.nn.utils.rnn.pad_sequence([points for points, _ in rows], batch_first=True)
         labels = torch.nn.utils.rnn.pad_sequence(
             [labels for _, labels in rows], batch_first=True, padding_value=ABSENT
@@ -277,7 +361,16 @@ class SAM2Segmenter(VideoSegmenter):
             elif frame < oldest_map and output.memory is not None:
                 track.tracked[frame] = output._replace(memory=None)
 
+    def _read_prompt(self, prompt: Prompt, size: Size, working: Size, padding: Padding) -> Prompted:
+        for identity, given in prompt.items() if isinstance(prompt, Mapping) else ():
+            if isinstance(given, Clicks | Box):
+                require_inside(given, size)
+            elif isinstance(given, Tensor) and identity not in self.object_ids:
+                require_object(given, identity)
+        return super()._read_prompt(prompt, size, working, padding)
+
     def _prepare(self, frame: Tensor, working: Size, padding: Padding) -> Tensor:
+        self._fit = (frame.shape[-2], frame.shape[-1]), working, padding
         if frame.dtype == torch.uint8:  # as the official code reads frames
             frame = resize_bytes(frame.to(self.device), working, kind="bicubic")
         return super()._prepare(frame, working, padding)
@@ -289,11 +382,9 @@ class SAM2Segmenter(VideoSegmenter):
         return beside / beside.sum(dim=0, keepdim=True)
 
 
-def _points(prompt: Clicks | Box) -> tuple[Tensor, Tensor]:
-    """Points (P, 2) counted from the centres of the network's pixels, and labels (P,)."""
-    if isinstance(prompt, Clicks):
-        labels = torch.where(prompt.positive, POSITIVE, NEGATIVE).int()
-        return prompt.points - 0.5, labels
-    sides = torch.tensor([[prompt.left, prompt.top, prompt.right, prompt.bottom]])
-    corners, kinds = boxes_as_points(sides)
-    return corners[0], kinds[0]
+def _copies(tracks: dict[int, ObjectTrack]) -> dict[int, ObjectTrack]:
+    """Tracks that can be changed while these stay; outputs are shared."""
+    return {
+        identity: replace(track, conditioning=dict(track.conditioning), tracked=dict(track.tracked))
+        for identity, track in tracks.items()
+    }
