@@ -10,9 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
+import vosssl
 from tests.methods.mobile_sam_models import recorded_image
 from tests.methods.sam2_models import FOLDER, noise, official_sam2, tiny_sam2
 from vosssl.methods.sam2.image_prompts import SAM2Images
+from vosssl.modes.build import prompters
 from vosssl.propagation.image_prompting import ImagePrompt, ImagePrompter
 from vosssl.propagation.mask_generation import MaskGenerator
 from vosssl.propagation.segmenter import Box, Clicks
@@ -128,3 +130,11 @@ def test_everything_is_found_with_sam_2_too() -> None:
 def test_sizes_that_the_trunk_cannot_take_are_named() -> None:
     with pytest.raises(ValueError, match="image_size is 100, expected a multiple of 32"):
         SAM2Images(tiny_sam2(), image_size=100)
+
+
+def test_every_published_sam2_is_a_prompter_by_its_name() -> None:
+    published = {name for name in vosssl.list_models() if name.startswith("sam2") and "hiera" in name}
+    assert published <= set(prompters())
+    prompter = vosssl.create_prompter("sam2.1-hiera-tiny", network=tiny_sam2(), device="cpu", image_size=64)
+    prompter.set_image(torch.zeros(3, 40, 60, dtype=torch.uint8))
+    assert prompter.predict(Box(4, 4, 30, 30), multimask=False).masks.shape == (1, 1, 40, 60)

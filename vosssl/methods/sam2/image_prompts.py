@@ -14,7 +14,7 @@ from vosssl.methods.sam2.mask_decoder import choose
 from vosssl.methods.sam2.network import SAM2
 from vosssl.ops.images import as_float
 from vosssl.ops.resize import Size, resize_image, resize_masks
-from vosssl.propagation.image_prompting import EncodedImage, MaskCandidates, PromptRows
+from vosssl.propagation.image_prompting import EncodedImage, ImagePrompter, MaskCandidates, PromptRows
 
 LARGEST_LOGIT = 32.0  # of a mask prompt: what training clamped them to
 
@@ -91,3 +91,14 @@ def _with_corners(prompts: PromptRows) -> tuple[Tensor | None, Tensor | None]:
     if points is None or labels is None:
         return corners, kinds
     return torch.cat([corners, points], dim=1), torch.cat([kinds, labels.to(kinds)], dim=1)
+
+
+def sam2_prompter(network: SAM2, *, image_size: int = 1024, chunk_size: int = 64) -> ImagePrompter:
+    """A prompter of images.
+
+    Args:
+        network: in evaluation mode, on any device.
+        image_size: see `SAM2Images`.
+        chunk_size: see `ImagePrompter`.
+    """
+    return ImagePrompter(SAM2Images(network, image_size=image_size), chunk_size=chunk_size)
