@@ -55,4 +55,5 @@ def _rows(batch: Batch, rows: slice) -> Batch:
         names=batch.names[rows],
         seeds=batch.seeds[rows],
         features={name: value[rows] for name, value in batch.features.items()},
+        num_objects=None if batch.num_objects is None else batch.num_objects[rows],
     )

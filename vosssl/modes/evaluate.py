@@ -22,7 +22,7 @@ from vosssl.engine.report import COMPARISON_COLUMNS, DAVIS_COLUMNS, Comparison, 
 from vosssl.metrics.dice import dice_of_jaccard
 from vosssl.modes import pictures
 from vosssl.modes.build import build
-from vosssl.modes.lock_on import followed_over_time, lock_on_floors, lock_on_scores
+from vosssl.modes.lock_on import clicked_reports, followed_over_time, lock_on_floors, lock_on_scores
 from vosssl.modes.session import (
     Session,
     data_of,
@@ -34,8 +34,6 @@ from vosssl.modes.session import (
     start,
 )
 from vosssl.propagation.class_segmentation import ClassSegmenter
-from vosssl.propagation.label_propagation import LabelPropagation
-from vosssl.propagation.memory_segmenter import MemorySegmenter
 from vosssl.propagation.segmenter import VideoSegmenter
 from vosssl.propagation.slot_tracking import SlotTracker
 
@@ -74,6 +72,9 @@ def score_and_report(
     protocol = protocol_of(cfg, segmenter)
     report = evaluated(cfg, segmenter, videos, protocol=protocol)
     baselines = floors_of(cfg, session, network, segmenter) if cfg.floors else {}
+    rows = {name: evaluated(cfg, floor, videos, protocol=protocol) for name, floor in baselines.items()}
+    if cfg.evaluate.task == "lock_on" and cfg.evaluate.get("clicks"):
+        rows = clicked_reports(cfg, segmenter, videos) | rows
     facts = {"evaluation": dict(report.facts)}
     if isinstance(segmenter, ClassSegmenter):
         facts["evaluation"] |= class_scores(report)
@@ -82,7 +83,7 @@ def score_and_report(
     comparison = Comparison(
         name=str(cfg.method.name),
         model=report,
-        floors={name: evaluated(cfg, floor, videos, protocol=protocol) for name, floor in baselines.items()},
+        floors=rows,
         facts=facts,
     )
     comparison.to_json(session.folder / "report.json")
@@ -105,6 +106,12 @@ def score_and_report(
     if any(gaps):
         log.info("incomplete: %s", "; ".join(filter(None, gaps)))
     return comparison
+
+
+def follows_masks(segmenter: object) -> bool:
+    """Whether it follows the masks it is given, and is judged by that."""
+    takes_masks = isinstance(segmenter, VideoSegmenter) and "masks" in segmenter.prompt_kinds
+    return takes_masks and not segmenter.discovers  # type: ignore[attr-defined]
 
 
 def protocol_of(cfg: DictConfig, segmenter: VideoSegmenter) -> str | None:
@@ -208,7 +215,7 @@ class Validation:
         """Scores of the present network: of discovery, or of the classes under the evaluation's protocol."""
         segmenter = segmenter_of(self.cfg, self.session, network=network, frozen=False)
         frames = self.cfg.train.validation_frames
-        if isinstance(segmenter, LabelPropagation | MemorySegmenter):
+        if follows_masks(segmenter):
             return lock_on_scores(self.cfg, segmenter, self.videos, frames=frames)
         if isinstance(segmenter, ClassSegmenter):
             return self._class_scores(segmenter, segmenter)
@@ -231,7 +238,7 @@ class Validation:
     def floors(self, network: nn.Module) -> Mapping[str, float]:
         """J&F of what followed masks or classes have to beat; nothing for others, and with `floors=null`."""
         segmenter = segmenter_of(self.cfg, self.session, network=network, frozen=False)
-        if not self.cfg.floors or not isinstance(segmenter, LabelPropagation | ClassSegmenter):
+        if not self.cfg.floors or not (isinstance(segmenter, ClassSegmenter) or follows_masks(segmenter)):
             return {}
         if isinstance(segmenter, ClassSegmenter):
             rows = floors_of(self.cfg, self.session, network, segmenter).items()
@@ -249,7 +256,7 @@ class Validation:
             picture = pictures.classes_over_time(segmenter, self.videos[:4])
             write_image(self.session.folder / "validation.png", picture)
             return {"classes": picture}
-        if isinstance(segmenter, LabelPropagation | MemorySegmenter):
+        if follows_masks(segmenter):
             picture = followed_over_time(segmenter, self.videos[:2])
             write_image(self.session.folder / "validation.png", picture)
             return {"followed": picture}

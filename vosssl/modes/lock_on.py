@@ -10,9 +10,11 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from vosssl.data.video import Video
+from vosssl.engine.clicks import follow_clicks
 from vosssl.engine.drawing import overlay, tile
-from vosssl.engine.evaluator import evaluate_lock_on, follow
-from vosssl.engine.protocol import LOCK_ON
+from vosssl.engine.evaluator import evaluate_discovery, evaluate_lock_on, follow
+from vosssl.engine.protocol import LOCK_ON, load_protocol
+from vosssl.engine.report import Report
 from vosssl.modes.build import create_segmenter
 from vosssl.modes.session import Session, network_of, segmenter_of
 from vosssl.ops.resize import resize_image, resize_labels, shorter_side
@@ -37,13 +39,26 @@ def lock_on_floors(cfg: DictConfig, session: Session, segmenter: VideoSegmenter)
     """What following given masks has to beat: the first labels in every frame.
 
     After training by label propagation also the same matches on mean colours, and with the untrained network;
-    elsewhere these two would triple the time.
+    elsewhere these two would triple the time. Beside clicks label propagation on mean colours.
     """
     floors: dict[str, VideoSegmenter] = {"copy first mask": create_segmenter("copy-first-mask")}
     if cfg.mode == "train" and isinstance(segmenter, LabelPropagation):
         untrained = segmenter_of(cfg, session, network=network_of(cfg, session))
         floors |= {"colours alone": colour_propagation(segmenter), "untrained": untrained}
+    elif cfg.evaluate.get("clicks"):
+        floors["colour propagation"] = create_segmenter("floor-colour-propagation")
     return floors
+
+
+def clicked_reports(cfg: DictConfig, segmenter: VideoSegmenter, videos: Sequence[Video]) -> dict[str, Report]:
+    """The same videos with `evaluate.clicks` on each object of the first frame instead of its mask."""
+    protocol = load_protocol(cfg.evaluate.protocol or cfg.data.get("protocol") or LOCK_ON)
+    return {
+        "1 click" if clicks == 1 else f"{clicks} clicks": evaluate_discovery(
+            follow_clicks(segmenter, clicks=clicks), videos, protocol=protocol, frames=cfg.evaluate.frames
+        )
+        for clicks in cfg.evaluate.clicks
+    }
 
 
 def followed_over_time(segmenter: VideoSegmenter, videos: Sequence[Video], *, columns: int = 8) -> Tensor:

@@ -16,8 +16,10 @@ from vosssl.backbones.weights import load_weights
 from vosssl.data.cache import CachedFeatures, FeatureCache, cache_key
 from vosssl.data.sampling import ClipDataset, ClipLoader
 from vosssl.engine import distributed
+from vosssl.engine.batches import closed_after
 from vosssl.engine.interrupt import TrainingStoppedError
 from vosssl.engine.logs import NonFiniteLossError, compact
+from vosssl.engine.memory_forecast import forecast_memory, require_memory
 from vosssl.engine.parameter_groups import parameter_groups
 from vosssl.engine.rng import preserved_rng
 from vosssl.engine.trainer import FitResult, Trainer
@@ -46,6 +48,9 @@ def run(cfg: DictConfig) -> None:
         clips: ClipDataset = data_of(cfg, "train")  # before any download: a wrong root is told at once
         if is_scored(cfg):
             data_of(cfg, "val")
+        if cfg.train.get("dry_run"):
+            dry_run(cfg, session, network_of(cfg, session), clips)
+            return
         network = network_of(cfg, session, weights=cfg.resume or cfg.weights)
         if not cfg.resume and not cfg.weights:
             load_backbone(cfg, network)
@@ -90,6 +95,27 @@ def fit(cfg: DictConfig, session: Session, network: nn.Module, clips: ClipDatase
     if trainer.average is not None:
         network.load_state_dict(trainer.evaluated_network.state_dict())
     return result
+
+
+def dry_run(cfg: DictConfig, session: Session, network: nn.Module, clips: ClipDataset) -> None:
+    """Says how much memory a training step will need, without weights and without computing one.
+
+    Raises:
+        ValueError: more than `train.memory_budget_gb`, or than there is; says what to change.
+    """
+    trainer = trainer_of(cfg, session, network, clips)
+    with closed_after(trainer.loader.batches()) as batches:
+        forecast = forecast_memory(
+            network,
+            trainer.objective,
+            next(batches),
+            trainer.optimizer,
+            precision=trainer.precision,
+            accumulate=trainer.accumulate,
+            averaged=trainer.average is not None,
+        )
+    require_memory(forecast, session.device, budget_gb=cfg.train.memory_budget_gb)
+    log.info("training will need %s", forecast)
 
 
 def log_floors(cfg: DictConfig, session: Session, network: nn.Module) -> None:
@@ -147,6 +173,9 @@ def trainer_of(cfg: DictConfig, session: Session, network: nn.Module, clips: Cli
     """
     settings, world = cfg.train, session.world
     trusted = from_checkpoint("hparam")
+    objective = build(cfg.method.objective, trusted_only=from_checkpoint("method"))
+    if hasattr(objective, "prepare"):
+        objective.prepare(network)
     groups = parameter_groups(network, settings.parameter_groups or (), lr=cfg.optimizer.get("lr"))
     loader = ClipLoader(
         clips if settings.cache is None else cached_clips(cfg, session, network, clips),
@@ -156,7 +185,6 @@ def trainer_of(cfg: DictConfig, session: Session, network: nn.Module, clips: Cli
         rank=world.rank,
         world=world.size,
     )
-    objective = build(cfg.method.objective, trusted_only=from_checkpoint("method"))
     watch = evaluate.Validation.of(cfg, session)
     return Trainer(
         network,
@@ -183,6 +211,7 @@ def trainer_of(cfg: DictConfig, session: Session, network: nn.Module, clips: Cli
         best_mode=settings.best_mode,
         config=session.config,
         world=world,
+        find_unused_parameters=getattr(objective, "leaves_weights_unused", False),
     )
 
 

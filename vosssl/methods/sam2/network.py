@@ -7,14 +7,15 @@ Source: Ravi et al., "SAM 2: Segment Anything in Images and Videos", 2024.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from vosssl.backbones.hiera import Hiera
 from vosssl.layers.linear_stack import LinearStack
+from vosssl.layers.lora import has_low_rank, merged_state
 from vosssl.layers.prompt_encoder import ABSENT, PADDING, PromptEncoder
 from vosssl.methods.sam2.image_encoder import ImageEncoder
 from vosssl.methods.sam2.mask_decoder import Candidates, Chosen, MaskDecoder, choose
@@ -173,6 +174,14 @@ class SAM2(nn.Module):
                 nn.init.trunc_normal_(parameter, std=0.02)
         self.register_buffer("pixel_mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
         self.register_buffer("pixel_std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
+
+    def forward(self, compute: Callable[[SAM2], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """What a function computes with the network: training calls it here, where several processes look."""
+        return compute(self)
+
+    def adapted_state(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A checkpoint with low-rank changes added to the weights, where this network has none."""
+        return state if has_low_rank(self) else merged_state(state)
 
     def encode_image(self, images: Tensor) -> EncodedImage:
         """What is computed once per frame, for however many objects.
