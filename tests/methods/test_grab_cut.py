@@ -66,6 +66,20 @@ def test_a_mask_is_a_prompt_and_several_prompts_are_answered_at_once() -> None:
     assert iou(later.masks[1, 0], TRUTH[0]) > 0.95
 
 
+def test_a_click_far_away_does_not_take_a_mask_away() -> None:
+    plain = image()
+    plain[:, TRUTH[0]] = torch.tensor([66, 146, 66], dtype=torch.uint8)[:, None]  # hardly to be told apart
+    prompter = grab_cut_prompter()
+    prompter.set_image(plain)
+    mask = torch.where(
+        torch.nn.functional.interpolate(TRUTH[:1, None].float(), (256 * 96 // 128, 256)) > 0.5, 8.0, -8.0
+    )
+    logits = torch.full((256, 256), -8.0)
+    logits[:192] = mask[0, 0]
+    found = prompter.predict(ImagePrompt(clicks=clicks((120.0, 90.0, False)), mask=logits), multimask=False)
+    assert bool(found.masks.any())
+
+
 def test_the_same_question_has_the_same_answer() -> None:
     prompter = grab_cut_prompter(side=64)
     prompter.set_image(image())

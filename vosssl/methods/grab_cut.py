@@ -124,7 +124,8 @@ class GrabCut:
         cv2.setRNGSeed(0)
         models: tuple[np.ndarray, np.ndarray] = (np.zeros((1, 65)), np.zeros((1, 65)))
         cv2.grabCut(bgr, guess, (0, 0, 1, 1), *models, self.iterations, cv2.GC_INIT_WITH_MASK)
-        return (guess == cv2.GC_FGD) | (guess == cv2.GC_PR_FGD)
+        found = (guess == cv2.GC_FGD) | (guess == cv2.GC_PR_FGD)
+        return found if found.any() else inside
 
 
 def grab_cut_prompter(

@@ -183,7 +183,7 @@ class ClickAndTrack:
         if not bool(draft.mask.any()):
             raise ValueError(
                 f"the mask of object {draft.identity} in frame {draft.frame} is empty; click on the object, "
-                "or say with set_absent that it is not there"
+                "or say that it is absent"
             )
         self._say(draft.frame, draft.identity, draft.mask, f"mask of object {draft.identity}")
         return draft.identity
