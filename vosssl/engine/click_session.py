@@ -170,8 +170,8 @@ class ClickSession:
         elif identity in (values := self.work.confidence(self.frame)):
             facts.append(Fact(f"confidence {values[identity]:.2f}"))
         if self.playing:
-            what = "showing" if self._pass is None else "tracking"
-            facts.append(Fact(f"{what}, {self.rate:.1f} frames/s", drawing.GREEN))
+            tracking = f"tracking, {self.rate:.1f} frames/s"
+            facts.append(Fact("showing" if self._pass is None else tracking, drawing.GREEN))
         else:
             facts.append(Fact("paused", drawing.DIM))
         return facts
@@ -231,11 +231,12 @@ class ClickSession:
             self._say("Space: go on,  click: correct the object,  n: new object")
             return
         self._accept_draft()
-        if self.frame in self._untracked or not self._has_next():
+        known = self.work.labels(self.frame) is not None
+        if self.frame in self._untracked or (known and not self._has_next()):
             self._start(reverse=False)
-        else:
+        else:  # what was tracked, or a video in which nothing was said yet
             self.playing = True
-            self._say("what was tracked;  Space: pause")
+            self._say("Space: pause")
 
     def _has_next(self) -> bool:
         """Whether the next frame has labels already."""
@@ -254,10 +255,13 @@ class ClickSession:
 
     def _advance(self) -> None:
         if self._pass is None:
-            if self._has_next():
-                self.frame += 1
-            else:
+            if self.work.labels(self.frame) is not None and not self._has_next():
                 self._start(reverse=False)
+            elif self.work.frames.has(self.frame + 1):
+                self._show_next()
+            else:
+                self._stop()
+                self._say("the end of the video")
             return
         tracked = next(self._pass, None)
         if tracked is None:
@@ -269,6 +273,10 @@ class ClickSession:
         rate = 1 / max(now - self._since, 1e-6)
         self.rate = rate if self.rate == 0 else SMOOTHING * self.rate + (1 - SMOOTHING) * rate
         self._since = now
+
+    def _show_next(self) -> None:
+        self.work.frames.read(self.frame + 1)  # or what is wrong with it
+        self.frame += 1
 
     def _go(self, frame: int) -> None:
         self._stop()
