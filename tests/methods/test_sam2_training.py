@@ -15,6 +15,7 @@ from tests.methods.sam2_models import tiny_sam2
 from vosssl.__main__ import main
 from vosssl.backbones.weights import load_weights
 from vosssl.clip import Batch
+from vosssl.data.io import write_image, write_labels
 from vosssl.data.prompt_simulation import draw_plan
 from vosssl.data.sampling import ClipLoader
 from vosssl.engine.batches import split_batch
@@ -227,6 +228,35 @@ def test_a_run_that_was_interrupted_goes_on_to_the_same_weights(
     assert one["step"] == two["step"] == 4
     assert any("lora" in name for name in one["network"]) == (trains == "lora")
     assert all(torch.equal(value, two["network"][name]) for name, value in one["network"].items())
+
+
+@pytest.mark.parametrize("trains", ["decoder", "memory"])
+def test_a_folder_of_frames_and_masks_is_learned_from(trains: str, folder: Path) -> None:
+    for video in ("one", "two"):
+        for time in range(5):
+            labels = torch.zeros(48, 64, dtype=torch.uint8)
+            labels[8 + time : 24 + time, 10:30], labels[30:44, 36 + time : 52 + time] = 1, 2
+            image = (labels * 90)[None].expand(3, -1, -1).contiguous()
+            write_image(folder / "data" / "JPEGImages" / video / f"{time:05}.png", image)
+            write_labels(folder / "data" / "Annotations" / video / f"{time:05}.png", labels)
+    recipe = [
+        *("mode=train", "hparam=sam2_finetune", "data.root=data", f"method.trains={trains}", "device=cpu"),
+        *("weights=null", "floors=null", "data.size=64", "data.frames=3", "method.objective.image_size=64"),
+        *("train.steps=2", "train.workers=0", "train.batch_size=2", "train.accumulate=2"),
+        *("train.validate_every=null", "train.best_metric=null", "evaluate.clicks=null", "evaluate.limit=1"),
+        *("+method.segmenter.image_size=64", "+method.network.width=8", "+method.network.dim=32"),
+        *(
+            "+method.network.memory_dim=8",
+            "+method.network.feed_forward_dim=16",
+            "method.objective.lora_rank=2",
+        ),
+        *("+method.network.memory_layers=1", "+method.network.depths=[1,1,1,1]"),
+        *("+method.network.global_blocks=[]", "+method.objective.corrections=1"),
+    ]
+    assert main([*recipe, "exp_name=tuned"]) == 0
+    (checkpoint,) = folder.glob("runs/tuned/*/last.ckpt")
+    state = torch.load(checkpoint, weights_only=True)
+    assert state["step"] == 2 and len(state["optimizer"]["state"]) > 0
 
 
 def test_a_dry_run_says_what_it_takes_and_refuses_what_does_not_fit(
