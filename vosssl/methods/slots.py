@@ -220,7 +220,13 @@ class Slots(SlotNetwork):
 
     def seeded(self, ranks: Tensor, patches: Tensor, inputs: Tensor, *, visible: Tensor | None) -> Tensor:
         """Slots (B, K, D) that start from patches far from each other, the most typical patch first."""
-        chosen, scores = farthest_patches(inputs[..., -self.dim :].detach(), ranks.shape[1], visible=visible)
+        count, means = ranks.shape[1], inputs[..., -self.dim :].detach()
+        if torch.compiler.is_exporting():  # later picks change no earlier ones, so their number can stay free
+            seen = None if visible is None else F.pad(visible, (0, 0, 0, MOST_SLOTS - count), value=True)
+            chosen, scores = farthest_patches(means, MOST_SLOTS, visible=seen)
+            chosen, scores = chosen[:, :count], scores[:, :count]
+        else:
+            chosen, scores = farthest_patches(means, count, visible=visible)
         seeds = patches.gather(1, chosen[..., None].expand(-1, -1, patches.shape[-1]))
         return seeds + ranks + scores[..., None] * self.score
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from vosssl.backbones.weights import load_weights
 from vosssl.engine import checkpoint
 from vosssl.engine.distributed import resolve_device
-from vosssl.modes.config import closest, config_dir, options
+from vosssl.modes.config import EXPORTED, closest, config_dir, exported_method, options
+from vosssl.propagation.graph_folder import ExportedNetwork
 from vosssl.propagation.image_prompting import ImagePrompter
 from vosssl.propagation.segmenter import VideoSegmenter
 
@@ -104,12 +105,14 @@ def list_models() -> list[str]:
     return options("method")
 
 
-def method_config(name: str) -> DictConfig:
-    """The yaml of one model.
+def method_config(name: str, *, weights: object = None) -> DictConfig:
+    """The yaml of one model; that of `exported` is in the folder that `weights` names.
 
     Raises:
         ValueError: no such model; names the closest ones.
     """
+    if name == EXPORTED and isinstance(weights, str | Path):
+        return OmegaConf.create(exported_method(weights))
     if name not in options("method"):
         raise ValueError(f"no model is called {name!r}{closest(name, list_models())}")
     config = OmegaConf.load(config_dir() / "method" / f"{name}.yaml")
@@ -132,10 +135,10 @@ def create_model(name: str, *, weights: str | Path | Mapping[str, Tensor] | None
         ValueError: unknown name, or weights that do not fit (names the keys).
         FileNotFoundError: no such weights file.
     """
-    config = method_config(name)
+    config = method_config(name, weights=weights)
     if "network" not in config:
         raise ValueError(f"{name} has no network; use create_segmenter({name!r})")
-    network: nn.Module = build(config.network)
+    network: nn.Module = build(config.network, trusted_only=name == EXPORTED)
     if weights is not None:
         load_network(network, weights)
     return network.eval()
@@ -169,7 +172,9 @@ def load_network(network: nn.Module, weights: str | Path | Mapping[str, Tensor])
         ValueError: weights that do not fit, a damaged or hostile file.
         FileNotFoundError: no such file.
     """
-    if isinstance(weights, str | Path) and checkpoint.is_ours(weights):
+    if isinstance(network, ExportedNetwork):
+        network.open(str(weights))
+    elif isinstance(weights, str | Path) and checkpoint.is_ours(weights):
         checkpoint.load_network(network, checkpoint.load(weights), source=weights)
     else:
         load_weights(network, weights)
@@ -199,7 +204,7 @@ def create_segmenter(
     Raises:
         ValueError: unknown model or option, or weights that do not fit.
     """
-    config = method_config(name)
+    config = method_config(name, weights=weights)
     if "segmenter" not in config:
         raise ValueError(why_no_segmenter(config))
     if "network" not in config:
@@ -207,7 +212,7 @@ def create_segmenter(
     if network is None:
         network = create_model(name, weights=config.get("weights") if weights is None else weights)
     network = network.to(resolve_device(device)).eval().requires_grad_(False)
-    return build(config.segmenter, network=network, **options_by_name)
+    return build(config.segmenter, trusted_only=name == EXPORTED, network=network, **options_by_name)
 
 
 def segmenters() -> list[str]:
@@ -217,6 +222,8 @@ def segmenters() -> list[str]:
 
 def why_no_segmenter(config: DictConfig) -> str:
     """What to say of a method that does not follow objects through video, and what to do with it."""
+    if config.name == EXPORTED:
+        return "method=exported needs weights=FOLDER, which mode=export wrote; its manifest says the rest"
     if "prompter" in config:
         return (
             f"{config.name} answers prompts on images and follows nothing: it is a prompter, "
@@ -249,7 +256,7 @@ def create_prompter(
     Raises:
         ValueError: unknown model or option, one that takes no prompts, or weights that do not fit.
     """
-    config = method_config(name)
+    config = method_config(name, weights=weights)
     if "prompter" not in config:
         raise ValueError(
             f"{name} takes no clicks or boxes on images; models that do: {', '.join(prompters())}"
@@ -259,7 +266,7 @@ def create_prompter(
     if network is None:
         network = create_model(name, weights=config.get("weights") if weights is None else weights)
     network = network.to(resolve_device(device)).eval().requires_grad_(False)
-    return build(config.prompter, network=network, **options_by_name)
+    return build(config.prompter, trusted_only=name == EXPORTED, network=network, **options_by_name)
 
 
 def prompters() -> list[str]:

@@ -13,10 +13,12 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from vosssl.engine import checkpoint
+from vosssl.propagation.graph_folder import read_manifest
 
 RECIPE = ("train", "optimizer", "schedule", "seed", "first_stage")  # what a run takes over from a checkpoint
 EVALUATION = ("task", "protocol")  # and of how it was evaluated; a protocol only with the data it is of
 SHORT_NAMES = {"root": "data.root", "video": "predict.source", "prompt": "predict.prompt"}
+EXPORTED = "exported"  # the method whose yaml lies in a folder of exported graphs
 SAVED = "from_checkpoint"  # the group option under which a checkpoint's own configuration is offered
 FOLDER_FLAGS = ("--config-dir", "-cd")
 NULLABLE: Mapping[str, type] = {  # keys whose default is null, and what they are otherwise
@@ -165,7 +167,7 @@ def offer_saved_config(arguments: Sequence[str]) -> list[str]:
     """
     path = chosen(arguments, "resume")
     if path in (None, "", "null"):
-        return list(arguments)
+        return offer_exported_method(arguments)
     saved = saved_config(str(path))
     store = ConfigStore.instance()
     recipe = {key: saved[key] for key in RECIPE if key in saved}
@@ -184,6 +186,33 @@ def offer_saved_config(arguments: Sequence[str]) -> list[str]:
     if _PLAIN_NAME.fullmatch(name) and chosen(arguments, "exp_name") is None:
         extra.append(f"exp_name='{name}'")
     return [*arguments, *extra]
+
+
+def offer_exported_method(arguments: Sequence[str]) -> list[str]:
+    """With `method=exported weights=FOLDER`, makes the method that was exported there the one of this run.
+
+    Raises:
+        FileNotFoundError, ValueError: see `exported_method`.
+    """
+    folder = chosen(arguments, "weights")
+    if chosen(arguments, "method") != EXPORTED or folder in (None, "", "null"):
+        return list(arguments)
+    node = exported_method(str(folder))
+    ConfigStore.instance().store(group="method", name=SAVED, node=node, package="method")
+    return [f"method={SAVED}" if split_override(one)[0] == "method" else one for one in arguments]
+
+
+def exported_method(folder: str | Path) -> dict[str, Any]:
+    """The method's yaml in a folder of exported graphs, plain values only.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such folder, or its manifest is broken or says no method.
+    """
+    method = read_manifest(folder).get("method")
+    if not isinstance(method, dict) or not isinstance(method.get("network"), dict):
+        raise ValueError(f"the manifest in {folder} does not say which model it is of; export it again")
+    _refuse_interpolation(method, str(folder))
+    return method
 
 
 def saved_config(path: str | Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ average of the narrow vectors can be projected instead of averaging projected on
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 BLOCK = 1024  # queries and keys whose scores are kept at once: 4 MB stay in the processor's cache
@@ -30,6 +31,9 @@ def narrow_attention(query: Tensor, key: Tensor, values: Tensor, *, mask: Tensor
     count = max(len(part) for part in (query, key, values, key if mask is None else mask))
     query, key, values = (part.expand(count, -1, -1) for part in (query, key, values))
     seen = None if mask is None else mask.expand(count, -1)
+    if torch.compiler.is_exporting():  # loops over rows and blocks would fix their number in the graph
+        shown = None if seen is None else seen[:, None]
+        return F.scaled_dot_product_attention(query, key, values, attn_mask=shown, scale=1.0)
     gathered = query.new_empty(*query.shape[:2], values.shape[-1])
     for index in range(count):
         chosen = slice(None) if seen is None else seen[index]

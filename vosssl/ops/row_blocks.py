@@ -7,7 +7,8 @@ from torch import Tensor
 
 
 def row_blocks(rows: int, like: Tensor) -> list[slice]:
-    """One row after the other on a CPU, whose caches hold no more; all at once elsewhere and in training.
+    """One row after the other on a CPU, whose caches hold no more; all at once elsewhere, in training and in
+    exported graphs, whose number of rows is free.
 
     Args:
         rows: of the batch.
@@ -16,6 +17,6 @@ def row_blocks(rows: int, like: Tensor) -> list[slice]:
     Returns:
         Slices that cover all rows.
     """
-    if like.device.type == "cpu" and not torch.is_grad_enabled():
+    if like.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_exporting():
         return [slice(row, row + 1) for row in range(rows)]
     return [slice(0, rows)]

@@ -366,7 +366,7 @@ class SAM2(nn.Module):
         logits = resize_masks(masks, image.size)
         sure = torch.as_tensor(prompted, device=logits.device)
         soft = logits.sigmoid()
-        if sure.any() if sure.ndim else prompted:
+        if sure.ndim or prompted:
             soft = torch.where(sure.reshape(-1, 1, 1, 1), (logits > 0).to(soft), soft)
         memory: Tensor = self.memory_encoder(image.features, soft * MASK_SCALE + MASK_BIAS)
         if self.no_obj_embed_spatial is None:

@@ -1,0 +1,243 @@
+"""One table of exported and quantised models beside PyTorch: size, time, memory, and how far apart they are.
+
+    python scripts/bench_export.py --models vit-seg-tiny,slots-synthetic=RUN/last.ckpt,stcn=RUN/last.ckpt
+        [--size 96x160] [--frames 8] [--objects 2] [--threads 1] [--rows eager,compiled,fp32,int8]
+
+A model is a name of cfg/method, or NAME=CHECKPOINT: a run of ours, whose own method is taken, or official
+weights. Without a checkpoint weights are random: times hold, J&F against the truth says nothing.
+
+Every row runs in a process of its own on one generated clip; objects of the first frame are given to models
+that need them. ms is the median over frames but the first; memory is the peak above the process with its
+model loaded; the difference is the largest of any probability; "same J&F" is J&F with the labels of the first
+row as the truth. Rows: eager, compiled (torch.compile), bf16 (autocast), torch-int8 (linear layers), and the
+exported fp32, int8 (weights of matrix products), int8-static (calibrated on another clip), fp16.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from vosssl.clip import Clip
+from vosssl.data.synthetic import SyntheticClips
+from vosssl.engine import checkpoint
+from vosssl.engine.export import write_graphs
+from vosssl.engine.parity import Followed, agreement, followed, j_and_f
+from vosssl.engine.quantise import quantise
+from vosssl.modes.build import build, create_prompter, create_segmenter, load_network, method_config
+from vosssl.modes.config import saved_config
+from vosssl.modes.export import examples_of, graphs_of, recorded, runnable, user_of
+from vosssl.propagation.segmenter import Box, VideoSegmenter
+
+EXPORTED = ("fp32", "int8", "int8-static", "fp16")
+ROWS = ("eager", "compiled", "bf16", "torch-int8", *EXPORTED)
+COMPUTING = (  # methods of networks that segmenters call
+    "forward", "frame_features", "newest_logits", "encode", "correct", "predict", "encode_frame", "memorise",
+    "encode_image", "condition_on_memory", "decode_prompts", "encode_memory", "embed", "decode",
+)  # fmt: skip
+
+
+def main() -> None:
+    options = parser().parse_args()
+    torch.set_num_threads(options.threads)
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    if options.row:
+        print(json.dumps(measured(options)))
+        return
+    print(
+        f"{options.frames} frames of {options.size}, {options.objects} objects, {options.threads} threads\n"
+    )
+    print("| model | row | MB | ms/frame | peak MB | largest difference | same J&F | J&F |")
+    print("|---|---|---|---|---|---|---|---|")
+    for model in options.models.split(","):
+        with tempfile.TemporaryDirectory() as place:
+            print_rows(options, model, Path(place))
+
+
+def print_rows(options: argparse.Namespace, model: str, place: Path) -> None:
+    """Exports one model and prints its rows."""
+    rows = options.rows.split(",")
+    try:
+        exported(options, model, place, [row for row in rows if row in EXPORTED])
+    except ValueError as error:
+        print(f"| {model} | not exported: {error} |")
+        rows = [row for row in rows if row not in EXPORTED]
+    first: Followed | None = None
+    for row in rows:
+        numbers = in_process(options, model, row, place)
+        if "error" in numbers:
+            print(f"| {model.partition('=')[0]} | {row} | | {numbers['error']} |", flush=True)
+            continue
+        labels, probabilities = torch.load(place / f"{row}.pt", weights_only=True)
+        own = Followed(labels, probabilities, [])
+        first = first or own
+        found = agreement(first, own)
+        truth = clip_of(options, seed=0).labels
+        assert truth is not None
+        cells = [f"{numbers['mb']:.2f}", f"{numbers['ms']:.1f}", f"{numbers['peak_mb']:.0f}"]
+        cells += [f"{found.difference:.1e}", f"{found.j_and_f:.4f}", f"{j_and_f(own, truth):.3f}"]
+        print(f"| {model.partition('=')[0]} | {row} | {' | '.join(cells)} |", flush=True)
+
+
+def in_process(options: argparse.Namespace, model: str, row: str, place: Path) -> dict[str, Any]:
+    """Runs one row in a process of its own and returns what it measured."""
+    command = [sys.executable, __file__, "--models", model, "--row", row, "--place", str(place)]
+    for name in ("size", "frames", "objects", "threads"):
+        command += [f"--{name}", str(getattr(options, name))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["no reason given"]
+        return {"error": lines[-1][:120]}
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def exported(options: argparse.Namespace, model: str, place: Path, precisions: list[str]) -> None:
+    """Exports a model into `place`, and its smaller precisions beside it."""
+    if not precisions:
+        return
+    method, network = model_of(model)
+    user = user_of(method, network)
+    sizes = [size_of(options)] * 2
+    export = graphs_of(model, network, user, examples_of(user, sizes, [options.objects, 1]))
+    facts = {"name": model, "method": runnable(method, export), "precision": "fp32"}
+    manifest = write_graphs(export.graphs, place / "fp32", facts=facts)
+    worst = max(check["difference"] for entry in manifest["graphs"].values() for check in entry["checked"])
+    print(
+        f"| {model.partition('=')[0]} | {len(export.graphs)} graphs, opset {manifest['opset']} | | | | "
+        f"{worst:.1e} | | |"
+    )
+    calls = None
+    if "int8-static" in precisions:
+        calls = recorded(method, export, place / "fp32", clip_of(options, seed=1))
+    for precision in precisions:
+        if precision != "fp32":
+            quantise(place / "fp32", place / precision, precision=precision, calls=calls)  # type: ignore[arg-type]
+
+
+def model_of(model: str) -> tuple[DictConfig, nn.Module]:
+    """The yaml of a model and its network, with the checkpoint's weights where one is given."""
+    name, _, path = model.partition("=")
+    method = method_config(name)
+    if path and checkpoint.is_ours(path):
+        method = OmegaConf.create(saved_config(path)["method"])
+    torch.manual_seed(0)
+    network: nn.Module = build(method.network)
+    if path:
+        load_network(network, path)
+    return method, network.eval().requires_grad_(False)
+
+
+def size_of(options: argparse.Namespace) -> tuple[int, int]:
+    height, _, width = options.size.partition("x")
+    return int(height), int(width)
+
+
+def clip_of(options: argparse.Namespace, *, seed: int) -> Clip:
+    """A generated clip of so many objects."""
+    objects = (options.objects, options.objects)
+    made = SyntheticClips(
+        size=size_of(options),
+        frames=options.frames,
+        objects=objects,
+        count=1,
+        flow=False,
+        split="val",
+        seed=seed,
+    )
+    return made[0]
+
+
+def measured(options: argparse.Namespace) -> dict[str, Any]:
+    """One row: time, memory and size; labels and probabilities go to a file."""
+    row, place = options.row, Path(options.place)
+    clip = clip_of(options, seed=0)
+    if row in EXPORTED:
+        method = json.loads((place / row / "manifest.json").read_text())["method"]
+        create = create_segmenter if "segmenter" in method else create_prompter
+        user: Any = create("exported", weights=place / row, device="cpu")
+        size = sum(path.stat().st_size for path in (place / row).glob("*.onnx"))
+    else:
+        config, network = model_of(options.models)
+        size = sum(weight.numel() * weight.element_size() for weight in network.state_dict().values())
+        user = user_of(config, changed(network, row))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=row == "bf16"):
+        result = played(user, clip)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    torch.save((result.labels, [rows.float() for rows in result.probabilities]), place / f"{row}.pt")
+    return {
+        "ms": 1e3 * statistics.median(result.seconds[1:]),
+        "peak_mb": peak / 1024,
+        "mb": size / 1e6,
+    }
+
+
+def changed(network: nn.Module, row: str) -> nn.Module:
+    """The network as a row of PyTorch wants it."""
+    if row == "torch-int8":
+        return torch.ao.quantization.quantize_dynamic(network, {nn.Linear}, dtype=torch.qint8)
+    if row == "compiled":
+        for name in COMPUTING:
+            if hasattr(network, name):
+                setattr(network, name, torch.compile(getattr(network, name)))
+    return network
+
+
+@torch.inference_mode()
+def played(user: Any, clip: Clip) -> Followed:
+    """A clip through a segmenter; a prompter gets the box of the first object in each frame."""
+    if isinstance(user, VideoSegmenter):
+        return followed(user, clip)
+    import time
+
+    assert clip.labels is not None
+    labels, rows, seconds = [], [], []
+    for frame, truth in zip(clip.frames, clip.labels, strict=True):
+        began = time.perf_counter()
+        user.set_image(frame)
+        probability = user.predict(box_of(truth == 1), multimask=False).logits[0].sigmoid()  # (1, H, W)
+        seconds.append(time.perf_counter() - began)
+        labels.append((probability[0] > 0.5).byte())
+        rows.append(torch.cat([1 - probability, probability]))
+    return Followed(torch.stack(labels), rows, seconds)
+
+
+def box_of(mask: Tensor) -> Box:
+    """Around an object; the whole frame where it is not to be seen."""
+    places = mask.nonzero()
+    if not len(places):
+        return Box(0, 0, mask.shape[1], mask.shape[0])
+    (top, left), (bottom, right) = places.amin(0).tolist(), places.amax(0).tolist()
+    return Box(left, top, right + 1, bottom + 1)
+
+
+def parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.add_argument("--models", default="vit-seg-tiny,slots-synthetic")
+    found.add_argument("--rows", default=",".join(ROWS))
+    found.add_argument("--size", default="96x160")
+    found.add_argument("--frames", type=int, default=8)
+    found.add_argument("--objects", type=int, default=2)
+    found.add_argument("--threads", type=int, default=1)
+    found.add_argument("--row", help=argparse.SUPPRESS)
+    found.add_argument("--place", help=argparse.SUPPRESS)
+    return found
+
+
+if __name__ == "__main__":
+    main()

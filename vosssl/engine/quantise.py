@@ -1,0 +1,178 @@
+"""Exported graphs with smaller numbers: int8 with or without calibration, and fp16, by ONNX Runtime."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from vosssl.data.files import atomic_write
+from vosssl.engine.export import described, require_exporter, write_manifest
+from vosssl.propagation.graph_folder import MANIFEST, GraphFolder, read_manifest
+
+log = logging.getLogger(__name__)
+
+Smaller = Literal["int8", "int8-static", "fp16"]
+Recorded = Mapping[str, Sequence[Mapping[str, np.ndarray]]]  # by graph, the inputs of its calls
+
+PRODUCTS = ("MatMul", "Gemm")  # what weights are made int8 of without calibration; convolutions get slower
+STATIC = ("MatMul", "Gemm", "Conv")
+MOST_CALLS = 32  # of a graph that calibration looks at
+
+
+@contextmanager
+def recording(folder: GraphFolder) -> Iterator[Recorded]:
+    """Keeps what the graphs of a folder are called with, for calibration; at most `MOST_CALLS` of each."""
+    calls: dict[str, list[dict[str, np.ndarray]]] = defaultdict(list)
+
+    def keep(name: str, inputs: dict[str, np.ndarray]) -> None:
+        if len(calls[name]) < MOST_CALLS:
+            calls[name].append({key: value.copy() for key, value in inputs.items()})
+
+    before, folder.record = folder.record, keep
+    try:
+        yield calls
+    finally:
+        folder.record = before
+
+
+def quantise(
+    source: Path, target: Path, *, precision: Smaller, calls: Recorded | None = None
+) -> dict[str, Any]:
+    """Makes a folder of graphs of smaller numbers from one of float32.
+
+    Args:
+        source: that `mode=export` wrote.
+        target: gets the graphs and their manifest, which comes last.
+        precision: `int8`: weights of matrix products, activations measured in every call; `int8-static`:
+            also convolutions, activations by calibration; `fp16`: everything but inputs and outputs.
+        calls: what calibration sees, of `recording`.
+
+    Returns:
+        The new manifest. A graph that the tools cannot convert, or that calibration never called, is copied
+        as it is; its `precision` says so.
+
+    Raises:
+        ValueError: an unknown precision, no calls for calibration, a source that is not float32.
+        FileNotFoundError: there is no such source.
+    """
+    require_exporter()
+    if precision not in get_args(Smaller):
+        raise ValueError(f"precision is {precision!r}, expected one of {', '.join(get_args(Smaller))}")
+    manifest = read_manifest(source)
+    if manifest.get("precision") != "fp32":
+        raise ValueError(f"{source} holds {manifest.get('precision')} graphs; quantise the fp32 ones")
+    if precision == "int8-static" and not calls:
+        raise ValueError("int8-static needs calibration: run the segmenter inside `recording` first")
+    target.mkdir(parents=True, exist_ok=True)
+    (target / MANIFEST).unlink(missing_ok=True)
+    graphs = {}
+    for name, entry in manifest["graphs"].items():
+        own = (calls or {}).get(name, [])
+        path = target / entry["file"]
+        reached = _convert(source / entry["file"], path, precision, own)
+        graphs[name] = described(path) | {"precision": reached}
+        log.info("%-18s %8.2f MB  %s", name, graphs[name]["bytes"] / 1e6, reached)
+    made = {**manifest, "precision": precision, "graphs": graphs}
+    write_manifest(target, made)
+    return made
+
+
+def _convert(
+    source: Path, target: Path, precision: Smaller, calls: Sequence[Mapping[str, np.ndarray]]
+) -> str:
+    """Writes one graph, atomically; returns the precision that was reached."""
+    ways: dict[str, Callable[[Path, Path], None]] = {
+        "int8": _dynamic,
+        "int8-static": lambda one, other: _static(one, other, calls),
+        "fp16": _half,
+    }
+    with atomic_write(target) as partial:
+        try:
+            if precision == "int8-static" and not calls:
+                raise ValueError("calibration never called it")
+            ways[precision](source, partial)
+            _require_runnable(partial)
+        except Exception as error:  # the tools raise whatever they stumble over
+            log.warning("%s stays fp32: %s", source.stem, str(error).splitlines()[0][:150])
+            partial.write_bytes(source.read_bytes())
+            return "fp32"
+    return precision
+
+
+def _require_runnable(path: Path) -> None:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _dynamic(source: Path, target: Path) -> None:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with _prepared(source) as prepared:
+        quantize_dynamic(
+            prepared,
+            target,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            op_types_to_quantize=list(PRODUCTS),
+        )
+
+
+def _static(source: Path, target: Path, calls: Sequence[Mapping[str, np.ndarray]]) -> None:
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.left = iter(calls)
+
+        def get_next(self) -> Any:
+            return next(self.left, None)
+
+    with _prepared(source) as prepared:
+        quantize_static(
+            prepared,
+            target,
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=list(STATIC),
+        )
+
+
+def _half(source: Path, target: Path) -> None:
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of numbers too small for fp16, which become the smallest
+        onnx.save(convert_float_to_float16(onnx.load(source), keep_io_types=True), target)
+
+
+@contextmanager
+def _prepared(source: Path) -> Iterator[Path]:
+    """The graph without the shapes that the exporter wrote beside values: they are names of free axes."""
+    import onnx
+
+    model = onnx.load(source)
+    del model.graph.value_info[:]
+    level = logging.getLogger().level
+    logging.getLogger().setLevel(logging.ERROR)  # the tools advise on the root logger
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / source.name
+            onnx.save(model, path)
+            yield path
+    finally:
+        logging.getLogger().setLevel(level)

@@ -1,0 +1,166 @@
+"""mode=export: a model as ONNX graphs that ONNX Runtime runs behind the same segmenter; `method=exported`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from vosssl.backbones.weights import weights_path
+from vosssl.clip import Clip
+from vosssl.data.synthetic import SyntheticClips
+from vosssl.data.video import load_clip
+from vosssl.engine.export import require_exporter, write_graphs
+from vosssl.engine.parity import followed
+from vosssl.engine.quantise import Recorded, quantise, recording
+from vosssl.layers.slot_network import SlotNetwork
+from vosssl.modes.build import build
+from vosssl.modes.session import given_weights, network_of, require, start
+from vosssl.ops.resize import padding_to
+from vosssl.propagation.graph_folder import Example, Export, ExportedNetwork, file_hash
+from vosssl.propagation.image_prompting import ImagePrompter
+from vosssl.propagation.label_propagation import LabelPropagation
+from vosssl.propagation.memory_segmenter import MemorySegmenter
+from vosssl.propagation.segmenter import Box, VideoSegmenter
+
+log = logging.getLogger(__name__)
+
+
+def run(cfg: DictConfig) -> None:
+    """Exports the model and says where it is."""
+    method = require(cfg, "method", why="mode=export")
+    require_exporter()
+    session = start(cfg)
+    weights = given_weights(cfg)
+    network = network_of(cfg, session, weights=weights).cpu().eval().requires_grad_(False)
+    if weights is None:
+        log.warning("no weights were given (resume= or weights=): the exported network knows nothing")
+    user = user_of(method, network)
+    folder = Path(cfg.export.folder or session.folder / "export")
+    examples = examples_of(user, cfg.export.frames, cfg.export.objects)
+    export = graphs_of(str(method.name), network, user, examples)
+    facts = {
+        "name": f"{method.name}",
+        "method": runnable(method, export),
+        "preprocessing": export.preprocessing,
+        "source": source_of(weights),
+        "precision": "fp32",
+    }
+    manifest = write_graphs(export.graphs, folder, facts=facts, opset=cfg.export.opset)
+    size = sum(entry["bytes"] for entry in manifest["graphs"].values()) / 1e6
+    log.info("%d graphs, %.2f MB, in %s", len(export.graphs), size, folder.resolve())
+    if cfg.export.also:
+        calls = (
+            recorded(method, export, folder, calibration_clip(cfg))
+            if "int8-static" in cfg.export.also
+            else None
+        )
+        for precision in cfg.export.also:
+            quantise(folder, folder / precision, precision=precision, calls=calls)
+    log.info("to use them: mode=eval method=exported weights=%s data=…", folder)
+
+
+def calibration_clip(cfg: DictConfig) -> Clip:
+    """The frames that int8 is calibrated with: of a video, or generated."""
+    frames = cfg.export.calibration_frames
+    if cfg.export.calibration is not None:
+        return load_clip(cfg.export.calibration, frames=frames)
+    size = cfg.export.frames[0]
+    return SyntheticClips(size=list(size), frames=frames, objects=(2, 2), count=1, flow=False, split="val")[0]
+
+
+def recorded(method: DictConfig, export: Export, folder: Path, clip: Clip) -> Recorded:
+    """What the graphs are called with while they follow a clip, or answer a prompt in each of its frames."""
+    network = build(export.network)
+    network.open(folder)
+    user = user_of(method, network.eval())
+    with recording(network.graphs) as calls:
+        if isinstance(user, VideoSegmenter):
+            followed(user, clip)
+            return calls
+        for frame in clip.frames:
+            user.set_image(frame)
+            user.predict(Box(frame.shape[2] / 4, frame.shape[1] / 4, frame.shape[2] / 2, frame.shape[1] / 2))
+    return calls
+
+
+def user_of(method: DictConfig, network: nn.Module) -> Any:
+    """What uses the network: a segmenter, or a prompter.
+
+    Raises:
+        ValueError: nothing does, or it is several networks.
+    """
+    for part in ("segmenter", "prompter"):
+        if part in method:
+            return build(method[part], network=network)
+    raise ValueError(
+        f"{method.name} has neither a segmenter nor a prompter, so there is nothing to run it in"
+    )
+
+
+def graphs_of(name: str, network: nn.Module, user: Any, examples: Sequence[Example]) -> Export:
+    """The graphs of a network, by the kind of network it is.
+
+    Raises:
+        ValueError: one that cannot be exported; says why.
+    """
+    if isinstance(network, ExportedNetwork):
+        raise ValueError(f"{name} is exported already; give the model and weights it was exported from")
+    if isinstance(network, SlotNetwork) and type(user).__name__ == "SlotTracker":
+        family = "vosssl.methods.exported.slots.slot_export"
+    elif hasattr(network, "newest_logits"):
+        family = "vosssl.methods.exported.classes.class_export"
+    elif isinstance(user, MemorySegmenter):
+        family = "vosssl.methods.exported.memory.memory_export"
+    elif isinstance(user, LabelPropagation) and user.gate is None:
+        family = "vosssl.methods.exported.features.feature_export"
+    elif hasattr(network, "encode_memory"):
+        family = "vosssl.methods.sam2.export.sam2_export"
+    elif isinstance(user, ImagePrompter):
+        family = "vosssl.methods.exported.prompts.prompt_export"
+    else:
+        raise ValueError(
+            f"{name} cannot be exported: {type(user).__name__} joins {type(network).__name__} with others; "
+            "export its parts (the slot network, the backbone of the propagation) by their own methods"
+        )
+    export: Export = get_object(family)(network, user, examples)
+    return export
+
+
+def examples_of(user: Any, frames: Sequence[Sequence[int]], objects: Sequence[int]) -> list[Example]:
+    """Sizes of frames as the network gets them, of videos with frames as large as they say."""
+    if not isinstance(user, VideoSegmenter):
+        return [
+            Example((int(size[0]), int(size[1])), count) for size, count in zip(frames, objects, strict=True)
+        ]
+    examples = []
+    for frame, count in zip(frames, objects, strict=True):
+        working = user._working_size((int(frame[0]), int(frame[1])))
+        padding = padding_to(working, user.stride)
+        height, width = working[0] + padding.top + padding.bottom, working[1] + padding.left + padding.right
+        examples.append(Example((height, width), count))
+    return examples
+
+
+def runnable(method: DictConfig, export: Export) -> dict[str, Any]:
+    """The method's yaml as plain values, with the exported network in place of the real one."""
+    plain = OmegaConf.to_container(method, resolve=True)
+    assert isinstance(plain, dict)
+    kept = {
+        str(key): value for key, value in plain.items() if key in ("segmenter", "prompter", "supervision")
+    }
+    return {"name": f"{method.name}-exported", **kept, "network": export.network}
+
+
+def source_of(weights: str | None) -> dict[str, Any]:
+    """Where the weights come from, and the hash of their file."""
+    if weights is None:
+        return {"weights": None, "sha256": None}
+    path = Path(weights) if Path(weights).is_file() else weights_path(weights)
+    return {"weights": str(weights), "sha256": file_hash(path), "torch": torch.__version__}
