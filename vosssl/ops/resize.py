@@ -88,6 +88,21 @@ def resize_masks(masks: Tensor, size: Size) -> Tensor:
     return resized.reshape(*masks.shape[:-2], *size)
 
 
+def mean_of_cells(masks: Tensor, size: Size) -> Tensor:
+    """Means over the cells of a coarser grid.
+
+    Args:
+        masks: (B, N, H, W) float.
+        size: (h, w); in exported graphs, whose sizes are free, H and W have to be multiples of it.
+
+    Returns:
+        (B, N, h, w).
+    """
+    if torch.compiler.is_exporting():  # ONNX has no pooling to a size that is not known yet
+        return masks.unflatten(3, (size[1], -1)).unflatten(2, (size[0], -1)).mean(dim=(3, 5))
+    return F.interpolate(masks, size=size, mode="area")
+
+
 def resize_labels(labels: Tensor, size: Size) -> Tensor:
     """Resizes label maps by the nearest pixel centre, so that no new id appears.
 

@@ -42,9 +42,11 @@ def others(masks: Tensor) -> Tensor:
 
 def chunks(count: int, size: int) -> Iterator[slice]:
     """Slices of at most `size` of `count` objects; one slice of all where size is below 1."""
-    step = size if size >= 1 else max(count, 1)
-    for start in range(0, count, step):
-        yield slice(start, start + step)
+    if size < 1:
+        yield slice(None)  # says nothing about how many there are: exported graphs leave that free
+        return
+    for start in range(0, count, size):
+        yield slice(start, start + size)
 
 
 def joined(parts: list[Tensor]) -> Tensor:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vosssl.methods.cutie.layers import SinePositions
+from vosssl.ops.resize import mean_of_cells
 
 
 class ObjectSummarizer(nn.Module):
@@ -45,7 +45,7 @@ class ObjectSummarizer(nn.Module):
         Returns:
             (B, N, Q, C + 1): sums of features, and behind them the sum of their weights.
         """
-        inside = F.interpolate(masks, size=values.shape[-2:], mode="area").flatten(0, 1).flatten(1)
+        inside = mean_of_cells(masks, (values.shape[-2], values.shape[-1])).flatten(0, 1).flatten(1)
         tokens = self.tokens(values)
         with torch.autocast(values.device.type, enabled=False):
             tokens = tokens.to(self.input_proj.weight.dtype)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vosssl.methods.cutie.layers import FeatureFusion, chunks, joined, others
+from vosssl.ops.resize import mean_of_cells
 
 
 class PixelFuser(nn.Module):
@@ -43,7 +43,7 @@ class PixelFuser(nn.Module):
         Returns:
             (B, N, width, h, w).
         """
-        masks = F.interpolate(masks, size=sensory.shape[-2:], mode="area")  # (B, N, H, W) -> (B, N, h, w)
+        masks = mean_of_cells(masks, (sensory.shape[-2], sensory.shape[-1]))  # (B, N, H, W) -> (B, N, h, w)
         seen = masks.unsqueeze(2) if self.single_object else torch.stack([masks, others(masks)], dim=2)
         fused = []
         for part in chunks(masks.shape[1], chunk_size):
