@@ -20,7 +20,9 @@ ALLOWED = {  # package -> what of vosssl it may import, besides itself
     "propagation": LOW | {"layers", "losses", "metrics", "data", "backbones"},
     "methods": LOW | {"layers", "losses", "metrics", "data", "backbones", "propagation"},
     "engine": LOW | {"losses", "metrics", "data", "propagation"},
-    "modes": LOW | {"layers", "losses", "metrics", "data", "backbones", "propagation", "engine"},
+    "annotation": LOW | {"metrics", "data", "propagation", "engine"},
+    "modes": LOW
+    | {"layers", "losses", "metrics", "data", "backbones", "propagation", "engine", "annotation"},
     "__main__": {"modes", "engine"},
 }
 HYDRA_ALLOWED = {"modes", "__main__"}

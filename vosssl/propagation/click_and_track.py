@@ -8,6 +8,7 @@ shown the nearest frames that a person has spoken about.
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,8 +25,10 @@ from vosssl.propagation.image_prompting import ImagePrompter
 from vosssl.propagation.label_journal import LabelJournal
 from vosssl.propagation.mask_drafts import Draft, Drafter
 from vosssl.propagation.segmenter import Box, VideoSegmenter
-from vosssl.propagation.track_record import Reached, Record, load_record, save_record
+from vosssl.propagation.track_record import Masks, Reached, Record, load_record, save_record
 from vosssl.propagation.tracking_steps import TrackedFrame, among, show, tracked_frame
+
+SAVED_EVERY = 1.0  # seconds of a pass
 
 
 class ClickAndTrack:
@@ -93,6 +96,7 @@ class ClickAndTrack:
         )
         self._passes = 0  # a pass that something else has come after is over
         self._saved: Record | None = None
+        self._saved_at = time.monotonic()
         self._known = Record()
         if (self.folder / "session.json").is_file():
             if self.frames.live:
@@ -123,6 +127,14 @@ class ClickAndTrack:
     def next_identity(self) -> int:
         """The id that the next new object gets."""
         return self._known.next_identity
+
+    def said(self, frame: int) -> Masks:
+        """What a person said of a frame: (H, W) bool by object, an empty one where it is absent."""
+        return dict(self._known.said.get(frame, {}))
+
+    def label_file(self, frame: int) -> Path:
+        """Where the labels of a frame are, or would be."""
+        return self._journal.file(frame)
 
     def labels(self, frame: int) -> Tensor | None:
         """(H, W) uint8 ids of a frame, accepted or tracked; None where nothing is known yet."""
@@ -265,6 +277,8 @@ class ClickAndTrack:
                 if not self.frames.has(frame):
                     break
                 tracked, reached = self._go_on(reached)
+                if time.monotonic() - self._saved_at > SAVED_EVERY:  # a killed pass loses no more than that
+                    self._save()
                 yield tracked
         finally:
             if own == self._passes:
@@ -372,7 +386,7 @@ class ClickAndTrack:
 
     def _save(self) -> None:
         save_record(self._known, self.folder, video=self.video.name, size=self.video.size, before=self._saved)
-        self._saved = self._known
+        self._saved, self._saved_at = self._known, time.monotonic()
 
     def _start_labels(self, start: int, objects: Sequence[int] | None) -> Tensor:
         self.frames.require(start)
