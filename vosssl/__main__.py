@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vosssl.modes import config, helptext
 
-MODES = ("train", "eval", "predict", "inspect", "benchmark", "export", "download", "check")
+MODES = ("train", "eval", "predict", "inspect", "benchmark", "export", "annotate", "download", "check")
 FLAGS_WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p")
 OWN_CONFIG_FLAGS = ("--config-name", "-cn", "--config-path", "-cp")  # another main.yaml: Hydra alone knows it
 USER_ERRORS = (ValueError, OSError)

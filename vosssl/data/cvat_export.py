@@ -84,9 +84,9 @@ def _add_shapes(track: ElementTree.Element, shapes: list[tuple[int, dict[str, st
     following = [number for number, _ in shapes[1:]] + [length]
     for (number, mask), after in zip(shapes, following, strict=True):
         common = {"keyframe": "1", "occluded": "0", "z_order": "0", **mask}
-        ElementTree.SubElement(track, "mask", frame=str(number), outside="0", **common)
+        ElementTree.SubElement(track, "mask", {"frame": str(number), "outside": "0", **common})
         if number + 1 < after:
-            ElementTree.SubElement(track, "mask", frame=str(number + 1), outside="1", **common)
+            ElementTree.SubElement(track, "mask", {"frame": str(number + 1), "outside": "1", **common})
 
 
 def _mask(mask: Tensor) -> dict[str, str]:

@@ -32,10 +32,11 @@ NULLABLE: Mapping[str, type] = {  # keys whose default is null, and what they ar
     "predict.limit": int,
     "benchmark.limit": int,
     "benchmark.frames": int,
+    "annotate.size": int,
     "check.sample": int,
     "check.workers": int,
 }
-FROM_ZERO = ("seed", "train.workers", "inspect.step")  # whole numbers that may be 0
+FROM_ZERO = ("seed", "annotate.port", "train.workers", "inspect.step")  # whole numbers that may be 0
 _PLAIN_NAME = re.compile(r"\w[\w.+-]*")  # names from a file become folders: no separators, no leading dot
 _LEARNING = ("method", "data", "train", "optimizer", "schedule", "seed")  # what decides how a run goes
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number"}

@@ -33,6 +33,7 @@ modes
              or data as the model gets them           mode=inspect data=davis16 data.root=DAVIS
   benchmark  many models, many datasets, one table    mode=benchmark benchmark.entries=[slots-synthetic,…]
   export     ONNX graphs, run by method=exported      mode=export resume=… export.folder=FOLDER
+  annotate   click, track, correct, export on a page  mode=annotate annotate.source=video.mp4
   download   a dataset, its terms shown first         mode=download data=davis17 root=DAVIS
   check      what is on disk, against the release     mode=check data=davis17 root=DAVIS
   help       this text; `mode=help hparam=slots` shows one recipe
