@@ -23,7 +23,15 @@ FLAGS = (
     "--disable-dev-shm-usage",
 )
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the key that the standard gives to references to elements
-KEYS = {"Left": "\ue012", "Right": "\ue014", "Home": "\ue011", "End": "\ue010", "Tab": "\ue004"}
+KEYS = {
+    "Left": "\ue012",
+    "Right": "\ue014",
+    "Home": "\ue011",
+    "End": "\ue010",
+    "Tab": "\ue004",
+    "Enter": "\ue007",
+    "Escape": "\ue00c",
+}
 
 
 def chromium() -> str | None:
@@ -81,7 +89,11 @@ class Browser:
 
     def open(self, page: Path) -> None:
         """Loads a file and waits until it has loaded."""
-        self._call("POST", "/url", {"url": page.resolve().as_uri()})
+        self.open_url(page.resolve().as_uri())
+
+    def open_url(self, url: str) -> None:
+        """Loads an address and waits until it has loaded."""
+        self._call("POST", "/url", {"url": url})
 
     def script(self, text: str, *arguments: Any) -> Any:
         """What the body of a function gives back; its arguments are `arguments`."""
@@ -125,6 +137,42 @@ class Browser:
         ]
         mouse = {"type": "pointer", "id": "mouse", "parameters": {"pointerType": "mouse"}, "actions": actions}
         self._call("POST", "/actions", {"actions": [mouse]})
+
+    def drag(
+        self,
+        selector: str,
+        start: tuple[float, float],
+        end: tuple[float, float] | None = None,
+        *,
+        button: int = 0,
+    ) -> None:
+        """Moves the mouse to a place in an element, presses a button, moves on, and lets go.
+
+        Args:
+            selector: of the element.
+            start: CSS pixels from its upper left corner.
+            end: likewise; None: a click.
+            button: 0 left, 2 right.
+        """
+        left, top = self.script(
+            "const {x, y} = document.querySelector(arguments[0]).getBoundingClientRect(); return [x, y]",
+            selector,
+        )
+        places = [
+            {"type": "pointerMove", "duration": 0, "x": round(left + x), "y": round(top + y)}
+            for x, y in (start, end or start)
+        ]
+        pressed = [{"type": kind, "button": button} for kind in ("pointerDown", "pointerUp")]
+        actions = [places[0], pressed[0], places[1], pressed[1]]
+        mouse = {"type": "pointer", "id": "mouse", "parameters": {"pointerType": "mouse"}, "actions": actions}
+        self._call("POST", "/actions", {"actions": [mouse]})
+
+    def press(self, *keys: str) -> None:
+        """Presses keys one after another, wherever the focus is: names in KEYS, else characters."""
+        actions = [
+            {"type": kind, "value": KEYS.get(key, key)} for key in keys for kind in ("keyDown", "keyUp")
+        ]
+        self._call("POST", "/actions", {"actions": [{"type": "key", "id": "keys", "actions": actions}]})
 
     def console(self) -> list[str]:
         """Messages since the last call, errors and refusals of the security policy among them."""
