@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+import torch
 from torch import nn
 
 from vosssl.backbones.vit import VisionTransformer
@@ -12,11 +14,13 @@ from vosssl.clip import Clip
 from vosssl.data.synthetic import SyntheticClips
 from vosssl.engine.export import write_graphs
 from vosssl.engine.parity import agreement, followed
+from vosssl.methods.stcn import STCN, stcn_segmenter
 from vosssl.methods.vit_seg import ViTSeg
 from vosssl.modes.build import build
 from vosssl.modes.export import graphs_of
 from vosssl.propagation.class_segmentation import ClassSegmenter
 from vosssl.propagation.graph_folder import Example, ExportedNetwork
+from vosssl.propagation.memory_bank import MemoryBank
 
 PARITY = 2e-3  # of probabilities, over a clip
 
@@ -59,3 +63,59 @@ def test_a_network_of_classes_and_of_several_frames(tmp_path: Path) -> None:
             followed(ClassSegmenter(exported, stride=8), clip(size)),
         )
         assert found.difference < PARITY and found.j_and_f >= 0.999
+
+
+def tiny_stcn() -> STCN:
+    torch.manual_seed(0)
+    return STCN(
+        key_blocks=(1, 1, 1),
+        bottleneck=False,
+        value_blocks=(1, 1, 1),
+        width=8,
+        key_channels=8,
+        value_channels=16,
+        decoder_channels=8,
+    ).eval()
+
+
+@pytest.mark.parametrize(("make", "segmenter"), [(tiny_stcn, stcn_segmenter)], ids=["stcn"])
+def test_a_memory_network_follows_two_and_one_objects(make: Any, segmenter: Any, tmp_path: Path) -> None:
+    network = make()
+
+    def user(one: Any) -> Any:
+        return segmenter(one, mem_every=2, top_k=8)
+
+    exported, manifest = export(network, user(network), tmp_path, ((64, 96), 2), ((48, 64), 1))
+    assert_right(manifest)
+    for size, objects in (((64, 96), 2), ((50, 60), 1)):
+        ours, theirs = (followed(user(one), clip(size, objects)) for one in (network, exported))
+        assert agreement(ours, theirs).difference < PARITY
+    late = clip()
+    results = []
+    for one in (network, exported):
+        follower = user(one)
+        follower.step(late.frames[0], (late.labels[0] == 1).byte())
+        follower.step(late.frames[1], 2 * (late.labels[1] == 2).byte())  # another object: another group
+        follower.step(late.frames[2])
+        results.append(follower.probabilities)
+    assert torch.allclose(*results, atol=PARITY)
+    assert torch.allclose(*static_and_bank_readouts(exported, clip(), top_k=8), atol=PARITY)
+
+
+def static_and_bank_readouts(network: Any, video: Clip, *, top_k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """What `read` says of a memory of fixed size, half of it not in use, and what the bank says."""
+    first, second = (network.encode_frame(frame[None] / 255) for frame in video.frames[:2])
+    masks = torch.stack([video.labels[0] == identity for identity in (1, 2)]).float()[None]
+    values, _ = network.memorise(
+        video.frames[:1] / 255, first, masks, network.fresh_carry(first, 2), chunk_size=-1
+    )
+    bank = MemoryBank(top_k=top_k)
+    bank.append(first, values, (1, 2))
+    own = {"key": first.key, "shrinkage": first.shrinkage}
+    memory = {
+        f"memory_{name}": part[0].flatten(1).T.repeat(2, 1) for name, part in own.items() if part is not None
+    }
+    memory["memory_values"] = values[0].flatten(2).transpose(1, 2).repeat(1, 2, 1)
+    valid = torch.arange(len(memory["memory_key"])) >= len(memory["memory_key"]) // 2
+    asked = {"key": second.key} | ({} if second.selection is None else {"selection": second.selection})
+    return network.graphs("read", **asked, **memory, valid=valid)[0], bank.read(second)[0]

@@ -51,17 +51,17 @@ def slot_export(network: nn.Module, segmenter: Any, examples: Sequence[Example])
     graphs = [
         Graph("encode", network, _encode, [one.image for one in inputs], ("inputs", "features"), {}),
         Graph("initial", network, _initial, [one.noise for one in inputs], ("slots",), {"noise": (1,)}),
-        Graph("predict", network, _predict, [one.slots for one in inputs], ("slots",), {"slots": (1,)}),
+        Graph("predict", network, _predict, [one.slots for one in inputs], ("new_slots",), {"slots": (1,)}),
     ]
     free: dict[str, tuple[int, ...]] = {"slots": (1,), "visible": (1,)}
     for name, first in (("first", True), ("next", False)):
-        corrected, seen = [one.correction for one in inputs], ("slots", "attention")
+        corrected, seen = [one.correction for one in inputs], ("new_slots", "attention")
         graphs.append(Graph(name, network, partial(_correct, first=first), corrected, seen, free))
     if decoded:
         places = [one.slots | one.places for one in inputs]
         graphs.append(Graph("decode", network, _decode, places, ("masks",), {"slots": (1,)}))
     steps, function = [one.image | one.slots for one in inputs], partial(_step, decoded=decoded)
-    graphs.append(Graph("step", network, function, steps, ("slots", "masks"), {"slots": (1,)}))
+    graphs.append(Graph("step", network, function, steps, ("new_slots", "masks"), {"slots": (1,)}))
     node = {
         "_target_": "vosssl.methods.exported.slots.ExportedSlots",
         "num_slots": network.num_slots,
