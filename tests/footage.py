@@ -5,6 +5,9 @@ from __future__ import annotations
 from itertools import islice
 from pathlib import Path
 
+import torch
+
+from vosssl import evaluate
 from vosssl.clip import Clip
 from vosssl.data.io import write_image, write_labels
 from vosssl.data.synthetic import SyntheticClips
@@ -13,6 +16,7 @@ from vosssl.data.video_io import VideoWriter
 SIZE = (48, 64)  # pixels (H, W) of all frames
 FRAMES = 6
 OBJECTS = 2
+WHITE = torch.tensor(255, dtype=torch.uint8)  # the one object of DAVIS 2016
 VIDEOS = ("dog", "boat", "kite")
 
 
@@ -34,8 +38,9 @@ def write_footage(folder: Path) -> Path:
     """Everything that the demos and the pages name.
 
     Args:
-        folder: gets `video.mp4`, `first_mask.png`, `MINE` (JPEGImages and Annotations),
-            `TRUTH` and `PREDICTIONS` (label images, the predictions a pixel to the right of the truth).
+        folder: gets `video.mp4`, `first_mask.png`, `MINE` (JPEGImages and Annotations), `DAVIS` (laid out as
+            DAVIS 2016), `TRUTH` and `PREDICTIONS` (label images, the predictions a pixel to the right of the
+            truth), and two reports of these, `ours.json` and `theirs.json`.
 
     Returns:
         The folder.
@@ -51,6 +56,15 @@ def write_footage(folder: Path) -> Path:
         for number, (image, labels) in enumerate(zip(clip.frames, clip.labels, strict=True)):
             write_image(folder / "MINE/JPEGImages" / name / f"{number:05d}.jpg", image)
             write_labels(folder / "MINE/Annotations" / name / f"{number:05d}.png", labels)
+            write_image(folder / "DAVIS/JPEGImages/480p" / name / f"{number:05d}.jpg", image)
+            write_labels(folder / "DAVIS/Annotations/480p" / name / f"{number:05d}.png", (labels > 0) * WHITE)
             write_labels(folder / "TRUTH" / name / f"{number:05d}.png", labels)
             write_labels(folder / "PREDICTIONS" / name / f"{number:05d}.png", labels.roll(1, dims=1))
+    lists = folder / "DAVIS/ImageSets/480p"
+    lists.mkdir(parents=True)
+    for split in ("train", "val"):
+        (lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in VIDEOS))
+    report = evaluate(folder / "PREDICTIONS", folder / "TRUTH", protocol="davis17-val")
+    for name in ("ours", "theirs"):
+        report.to_json(folder / f"{name}.json")
     return folder
