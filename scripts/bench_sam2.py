@@ -104,7 +104,7 @@ def measured(options: argparse.Namespace) -> dict[str, float]:
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     with torch.profiler.profile() if options.profile else nullcontext() as profile:
         found = encoder(options, program) if options.objects == "0" else video(options, program)
-    if options.profile:
+    if profile is not None:
         print(
             profile.key_averages().table(
                 sort_by="self_cpu_time_total", row_limit=22, max_name_column_width=40

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+TOKENS = 256  # whose hidden layer, four times as wide, exists at one time on a CPU that does not learn
+
 
 class Rotation(NamedTuple):
     """Cosine and sine (h*w, head_dim) float32 of each patch's rotary angles."""
@@ -127,7 +129,14 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(ratio * width, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(tokens)))
+        whole = torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.compiler.is_exporting()
+        if whole or tokens.device.type != "cpu":
+            return self.fc2(F.gelu(self.fc1(tokens)))
+        result = torch.empty_like(tokens)
+        for start in range(0, tokens.shape[-2], TOKENS):
+            hidden = torch.ops.aten.gelu_(self.fc1(tokens[..., start : start + TOKENS, :]))
+            result[..., start : start + TOKENS, :] = self.fc2(hidden)
+        return result
 
 
 class LayerScale(nn.Module):

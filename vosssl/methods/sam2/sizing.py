@@ -1,6 +1,7 @@
 """What SAM 2 needs in memory on stored videos, and settings that fit into what there is.
 
-The numbers of bytes per pixel were fitted to peaks that `scripts/bench_sam2.py` measured on a CPU (docs/sam2.md).
+The numbers of bytes per pixel were fitted to peaks that `scripts/bench_sam2.py` measured on a CPU
+(docs/sam2.md).
 """
 
 from __future__ import annotations
