@@ -13,6 +13,7 @@ import logging
 import re
 import secrets
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -30,6 +31,7 @@ ADDRESS = "127.0.0.1"
 OWN_NAMES = ("127.0.0.1", "localhost", "[::1]")
 LARGEST_REQUEST = 1 << 20  # bytes of an action
 PART = 1 << 20  # bytes of an upload that are in memory at once
+LINGER, LINGER_PARTS = 1.0, 64  # seconds without a byte, and parts, before a refused line is cut
 PATIENCE = 60  # seconds without a byte until a connection is given up
 
 
@@ -206,12 +208,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def _refuse(self, status: HTTPStatus, why: str) -> None:
-        """Says no, and ends the connection: whatever it still sends is not read."""
+        """Says no, and ends the connection. What is still under way is thrown away for a moment: a client that
+        finds the line cut while it sends never reads the answer."""
         self.close_connection = True
         body = json.dumps({"error": why}).encode()
         try:
             self._begin(status, "application/json", len(body), {"Connection": "close"})
             self.wfile.write(body)
+            self.connection.shutdown(socket.SHUT_WR)
+            self.connection.settimeout(LINGER)
+            for _ in range(LINGER_PARTS):
+                if not self.rfile.read1(PART):
+                    break
         except OSError as error:
             log.debug("nobody waits for the refusal: %s", error)
 

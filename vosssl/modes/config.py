@@ -113,7 +113,7 @@ def closest(word: str, words: Sequence[str]) -> str:
     near = difflib.get_close_matches(word, words, n=3, cutoff=0.6)
     if near:
         return f"; did you mean {' or '.join(near)}?"
-    return f"; there is {', '.join(words)}" if 0 < len(words) <= 40 else ""
+    return f"; there is {', '.join(words)}" if 0 < len(words) <= 60 else ""
 
 
 def split_override(argument: str) -> tuple[str, str]:
