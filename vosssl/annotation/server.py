@@ -208,8 +208,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def _refuse(self, status: HTTPStatus, why: str) -> None:
-        """Says no, and ends the connection. What is under way is thrown away for a moment: a client that finds
-        the line cut while it sends never reads the answer."""
+        """Says no, and ends the connection. What is under way is thrown away for a moment: a client that
+        finds the line cut while it sends never reads the answer."""
         self.close_connection = True
         body = json.dumps({"error": why}).encode()
         try:
