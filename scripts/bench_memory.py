@@ -17,12 +17,7 @@ that alone leads.
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
 import json
-import math
-import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -32,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from measuring import PeakMemory, cpu_seconds, in_process, random_weights
 from torch import Tensor, nn
 
 import vosssl
@@ -57,7 +53,12 @@ def main() -> None:
         for objects in options.objects.split(","):
             with tempfile.TemporaryDirectory() as folder:
                 rows = ["ours"] if checkout(options, model) is None else options.rows.split(",")
-                found = {row: in_process(options, model, objects, row, Path(folder)) for row in rows}
+                found = {
+                    row: in_process(
+                        row, "--models", model, "--objects", objects, "--labels", f"{folder}/{row}.pt"
+                    )
+                    for row in rows
+                }
                 first = torch.load(Path(folder) / f"{rows[0]}.pt", weights_only=True)
                 for row, numbers in found.items():
                     labels = torch.load(Path(folder) / f"{row}.pt", weights_only=True)
@@ -72,21 +73,6 @@ def checkout(options: argparse.Namespace, model: str) -> str | None:
     return options.stcn if model == "stcn" else options.cutie
 
 
-def in_process(
-    options: argparse.Namespace, model: str, objects: str, row: str, folder: Path
-) -> dict[str, float]:
-    """Runs one row in a process of its own and returns what it measured."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--models", model, "--objects", objects]
-    command += ["--row", row, "--labels", str(folder / f"{row}.pt")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{row} failed:\n{done.stderr}")
-    *profile, last = done.stdout.splitlines()
-    print("\n".join(profile), end="\n" if profile else "")
-    numbers: dict[str, float] = json.loads(last)
-    return numbers
-
-
 def measured(options: argparse.Namespace) -> dict[str, float]:
     """Seconds per frame and the peak memory of one row; its labels go to a file."""
     objects = int(options.objects)
@@ -99,11 +85,7 @@ def measured(options: argparse.Namespace) -> dict[str, float]:
     step = ours(options, network) if options.row == "ours" else official(options, network)
     nudge = 1e-6 if options.row == "nudged" else 0.0
     del network
-    gc.collect()
-    if sys.platform == "linux":
-        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what loading left behind would hide what is used now
-    idle = memory_mb("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    peak = PeakMemory()
     with torch.inference_mode():
         kept = [step(frame(clip, 0) + nudge, clip.labels[0])]
         wall, cpu = time.perf_counter(), cpu_seconds()
@@ -121,7 +103,7 @@ def measured(options: argparse.Namespace) -> dict[str, float]:
         )
     torch.save(torch.stack(kept), options.labels)
     count = options.frames - 1
-    return {"wall": wall / count, "cpu": cpu / count, "peak_mb": memory_mb("VmHWM") - idle}
+    return {"wall": wall / count, "cpu": cpu / count, "peak_mb": peak.megabytes}
 
 
 class _Nothing:
@@ -220,25 +202,6 @@ def official_stcn(options: argparse.Namespace, state: dict[str, Tensor]) -> Step
     return step
 
 
-def random_weights(network: nn.Module) -> dict[str, Tensor]:
-    """The same weights for any network with the same names, of a size that saturates nothing."""
-    generator = torch.Generator().manual_seed(0)
-    state = dict(network.state_dict())
-    for name in sorted(state):
-        like = state[name]
-        if not like.is_floating_point() or name.endswith("inv_freq"):
-            continue
-        values = torch.randn(like.shape, generator=generator)
-        if like.ndim > 1:
-            values /= math.sqrt(like[0].numel())
-        elif name.endswith("running_var"):
-            values = 1 + 0.1 * values.abs()
-        else:
-            values = 0.1 * values + (1 if name.endswith("weight") else 0)
-        state[name] = values
-    return state
-
-
 def made_clip(objects: int, frames: int, size: tuple[int, int]) -> Clip:
     """The first held-out generated clip of so many objects that all show in its first frame."""
 
@@ -262,18 +225,6 @@ def frame(clip: Clip, number: int) -> Tensor:
     turn = number % max(2 * count - 2, 1)
     image = clip.frames[min(turn, 2 * count - 2 - turn) if turn else 0]
     return image if image.is_floating_point() else image / 255
-
-
-def cpu_seconds() -> float:
-    """User and system seconds of this process, all threads."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
-
-
-def memory_mb(field: str) -> float:
-    """A line of /proc/self/status in MB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
 
 
 def parser() -> argparse.ArgumentParser:

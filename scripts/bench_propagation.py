@@ -12,11 +12,8 @@ compares label PNGs with those of the first row.
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
 import importlib
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from measuring import PeakMemory, in_process
 from torch import Tensor, nn
 
 from vosssl.data.io import read_image, read_labels, write_labels
@@ -41,42 +39,29 @@ def main() -> None:
         return
     rows = [row for row in options.rows.split(",") if row != "official" or options.official]
     with tempfile.TemporaryDirectory() as folder:
-        found = {row: in_process(row, Path(folder) / row.replace(" ", "_")) for row in rows}
-        first = Path(folder) / rows[0].replace(" ", "_")
+        places = {row: Path(folder) / row.replace(" ", "_") for row in rows}
+        for place in places.values():
+            place.mkdir()
+        found = {row: in_process(row, "--labels", str(place)) for row, place in places.items()}
         print(f"{options.frames} frames, shorter side {options.size}, {options.threads} threads")
         print("| | s/frame | features | propagation | rest | peak MB | equal pixels |")
         print("|---|---|---|---|---|---|---|")
         for row, numbers in found.items():
-            same = agreement(first, Path(folder) / row.replace(" ", "_"))
+            same = agreement(places[rows[0]], places[row])
             times = [numbers[name] / options.frames for name in ("total", "features", "propagation")]
             rest = times[0] - times[1] - times[2]
             cells = " | ".join(f"{value:.3f}" for value in (*times, rest))
             print(f"| {row} | {cells} | {numbers['peak_mb']:.0f} | {same:.4f} |")
 
 
-def in_process(row: str, folder: Path) -> dict[str, float]:
-    """Runs one row in a process of its own and returns what it measured."""
-    folder.mkdir()
-    command = [sys.executable, __file__, *sys.argv[1:], "--row", row, "--labels", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{row} failed:\n{done.stderr}")
-    numbers: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return numbers
-
-
 def measured(options: argparse.Namespace) -> dict[str, float]:
     """Seconds in all, of features and of propagation, and the peak memory of one row."""
     clock: dict[str, float] = {"features": 0.0, "propagation": 0.0}
     run = official_run(options, clock) if options.row == "official" else our_run(options, clock)
-    gc.collect()
-    if sys.platform == "linux":
-        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what loading left behind would hide what is used now
-    idle = memory_mb("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    peak = PeakMemory()
     start = time.perf_counter()
     run()
-    return {"total": time.perf_counter() - start, "peak_mb": memory_mb("VmHWM") - idle, **clock}
+    return {"total": time.perf_counter() - start, "peak_mb": peak.megabytes, **clock}
 
 
 def our_run(options: argparse.Namespace, clock: dict[str, float]) -> Callable[[], None]:
@@ -173,12 +158,6 @@ def agreement(first: Path, other: Path) -> float:
     pairs = zip(sorted(theirs.values()), sorted(ours.values()), strict=False)
     equal = [(read_labels(one) == read_labels(two)).float().mean().item() for one, two in pairs]
     return sum(equal) / len(equal)
-
-
-def memory_mb(field: str) -> float:
-    """A line of /proc/self/status in MB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
 
 
 def parser() -> argparse.ArgumentParser:

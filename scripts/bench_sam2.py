@@ -15,14 +15,10 @@ process needs above its network loaded. Equal pixels compares all masks with tho
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
 import json
 import logging
 import math
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -36,6 +32,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from measuring import PeakMemory, cpu_seconds, in_process, random_weights
 from PIL import Image
 from torch import Tensor, nn
 
@@ -68,25 +65,12 @@ def compare(options: argparse.Namespace, size: str, objects: str, folder: Path) 
     """Rows of one table: all programs on one task; 0 objects are the image encoder alone."""
     rows = options.rows.split(",") if options.official else ["ours"]
     for row in rows:
-        numbers = in_process(size, objects, row, folder)
+        numbers = in_process(row, "--sizes", size, "--objects", objects, "--folder", str(folder))
         masks, first = (np.load(folder / f"{name}.npy") for name in (row, rows[0]))
         same = f"{(masks == first).mean():.5f}" if masks.size else ""
         what = f"{objects} objects" if int(objects) else "image encoder"
         times = f"{numbers['wall']:.3f} | {numbers['cpu']:.3f}"
         print(f"| {size} | {what} | {row} | {times} | {numbers['peak_mb']:.0f} | {same} |", flush=True)
-
-
-def in_process(size: str, objects: str, row: str, folder: Path) -> dict[str, float]:
-    """Runs one row in a process of its own and returns what it measured."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--sizes", size, "--objects", objects]
-    command += ["--row", row, "--folder", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{row} failed:\n{done.stderr}")
-    *profile, last = done.stdout.splitlines()
-    print("\n".join(profile), end="\n" if profile else "")
-    numbers: dict[str, float] = json.loads(last)
-    return numbers
 
 
 def measured(options: argparse.Namespace) -> dict[str, float]:
@@ -97,11 +81,7 @@ def measured(options: argparse.Namespace) -> dict[str, float]:
     network.load_state_dict(state)
     program = network.eval() if options.row == "ours" else official(options, network)
     del network, state
-    gc.collect()
-    if sys.platform == "linux":
-        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what loading left behind would hide what is used now
-    idle = memory_mb("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    peak = PeakMemory()
     with torch.profiler.profile() if options.profile else nullcontext() as profile:
         found = encoder(options, program) if options.objects == "0" else video(options, program)
     if profile is not None:
@@ -110,7 +90,7 @@ def measured(options: argparse.Namespace) -> dict[str, float]:
                 sort_by="self_cpu_time_total", row_limit=22, max_name_column_width=40
             )
         )
-    return {**found, "peak_mb": memory_mb("VmHWM") - idle}
+    return {**found, "peak_mb": peak.megabytes}
 
 
 def encoder(options: argparse.Namespace, program: Any) -> dict[str, float]:
@@ -195,25 +175,6 @@ def write_frames(options: argparse.Namespace, folder: Path) -> None:
         Image.fromarray(pixels).save(folder / f"{number:05d}.jpg", quality=95)
 
 
-def random_weights(network: nn.Module) -> dict[str, Tensor]:
-    """The same weights for any network with the same names, of a size that saturates nothing."""
-    generator = torch.Generator().manual_seed(0)
-    state = dict(network.state_dict())
-    for name in sorted(state):
-        like = state[name]
-        if not like.is_floating_point() or name.endswith("inv_freq"):
-            continue
-        values = torch.randn(like.shape, generator=generator)
-        if like.ndim > 1:
-            values /= math.sqrt(like[0].numel())
-        elif name.endswith("running_var"):
-            values = 1 + 0.1 * values.abs()
-        else:
-            values = 0.1 * values + (1 if name.endswith("weight") else 0)
-        state[name] = values
-    return state
-
-
 def frame(number: int, height: int, width: int) -> Tensor:
     """(3, H, W) smooth noise that drifts, with a sharper pattern in it."""
     generator = torch.Generator().manual_seed(1)
@@ -231,18 +192,6 @@ def boxes(objects: int, height: int, width: int) -> Tensor:
         top, left = (row * 4 + 1) * height // 10, (column * 4 + 1) * width // (4 * columns + 1)
         labels[top : top + 3 * height // 10, left : left + 3 * width // (4 * columns + 1)] = number + 1
     return labels
-
-
-def cpu_seconds() -> float:
-    """User and system seconds of this process, all threads."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
-
-
-def memory_mb(field: str) -> float:
-    """A line of /proc/self/status in MB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
 
 
 def parser() -> argparse.ArgumentParser:
