@@ -207,12 +207,7 @@ def create_segmenter(
     config = method_config(name, weights=weights)
     if "segmenter" not in config:
         raise ValueError(why_no_segmenter(config))
-    if "network" not in config:
-        return build(config.segmenter, **options_by_name)
-    if network is None:
-        network = create_model(name, weights=config.get("weights") if weights is None else weights)
-    network = network.to(resolve_device(device)).eval().requires_grad_(False)
-    return build(config.segmenter, trusted_only=name == EXPORTED, network=network, **options_by_name)
+    return _over_network(name, config, "segmenter", network, weights, device, options_by_name)
 
 
 def segmenters() -> list[str]:
@@ -261,12 +256,25 @@ def create_prompter(
         raise ValueError(
             f"{name} takes no clicks or boxes on images; models that do: {', '.join(prompters())}"
         )
+    return _over_network(name, config, "prompter", network, weights, device, options_by_name)
+
+
+def _over_network(
+    name: str,
+    config: DictConfig,
+    part: str,
+    network: nn.Module | None,
+    weights: str | Path | Mapping[str, Tensor] | None,
+    device: str,
+    options_by_name: Mapping[str, Any],
+) -> Any:
+    """What a method's yaml builds over its network, which is frozen on the device; some need no network."""
     if "network" not in config:
-        return build(config.prompter, **options_by_name)
+        return build(config[part], **options_by_name)
     if network is None:
         network = create_model(name, weights=config.get("weights") if weights is None else weights)
     network = network.to(resolve_device(device)).eval().requires_grad_(False)
-    return build(config.prompter, trusted_only=name == EXPORTED, network=network, **options_by_name)
+    return build(config[part], trusted_only=name == EXPORTED, network=network, **options_by_name)
 
 
 def prompters() -> list[str]:

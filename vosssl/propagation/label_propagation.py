@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
-import cv2
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -122,10 +121,9 @@ class LabelPropagation(VideoSegmenter):
     def _resized(self, frame: Tensor, working: Size) -> Tensor:
         if self.fit != "dino":
             return super()._resized(frame, working)
-        if frame.dtype != torch.uint8:
+        if frame.is_floating_point():
             return resize_masks(frame, working)
-        pixels = cv2.resize(frame.permute(1, 2, 0).cpu().numpy(), working[::-1])  # as its program does it
-        return torch.from_numpy(pixels).permute(2, 0, 1).to(self.device)  # (h, w, 3) -> (3, h, w)
+        return resize_masks(frame.float(), working).round() / 255  # its program resizes bytes to bytes
 
     def features(self, frame: Tensor) -> Tensor:
         """(h, w, D) unit-length features of a frame (3, H, W) in [0, 1]."""

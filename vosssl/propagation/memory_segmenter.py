@@ -128,15 +128,11 @@ class MemorySegmenter(VideoSegmenter):
         Raises:
             ValueError: an id that is not followed.
         """
-        unknown = sorted(set(ids) - set(self.object_ids))
-        if unknown:
-            raise ValueError(f"objects {unknown} are not followed; there are {list(self.object_ids)}")
-        kept = [row for row, identity in enumerate(self.object_ids) if identity not in ids]
+        kept = self._rows_without(ids)
         self.memory.remove(list(ids))
         self._carry = {name: rows[:, kept] for name, rows in self._carry.items()}
         self._masks = None if self._masks is None else self._masks[:, kept]
-        self._rows = None if self._rows is None else self._rows[[0, *(row + 1 for row in kept)]]
-        self.object_ids = tuple(self.object_ids[row] for row in kept)
+        self._keep_rows(kept)
 
     def state_dict(self) -> dict[str, Any]:
         """All that the segmenter knows of the video, as tensors and plain values, for `torch.save`."""

@@ -7,7 +7,7 @@ any image size, padding, the arg-max) is the border, and the border is written h
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -199,6 +199,22 @@ class VideoSegmenter(ABC):
         self._frame_size = size
         self.frame_index += 1
         return masks_to_labels(self._rows, self.object_ids).to(frame.device)
+
+    def _rows_without(self, ids: Sequence[int]) -> list[int]:
+        """Places of the objects that stay when some are no longer followed.
+
+        Raises:
+            ValueError: an id that is not followed.
+        """
+        unknown = sorted(set(ids) - set(self.object_ids))
+        if unknown:
+            raise ValueError(f"objects {unknown} are not followed; there are {list(self.object_ids)}")
+        return [row for row, identity in enumerate(self.object_ids) if identity not in ids]
+
+    def _keep_rows(self, kept: Sequence[int]) -> None:
+        """Leaves out all other objects, from the last frame's probabilities, too."""
+        self._rows = None if self._rows is None else self._rows[[0, *(row + 1 for row in kept)]]
+        self.object_ids = tuple(self.object_ids[row] for row in kept)
 
     def _check_frame(self, frame: Tensor) -> Size:
         require_rgb(frame, f"frame {self.frame_index}")

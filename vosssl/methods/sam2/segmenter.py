@@ -125,17 +125,13 @@ class SAM2Segmenter(VideoSegmenter):
         Raises:
             ValueError: an id that is not followed.
         """
-        unknown = sorted(set(ids) - set(self.object_ids))
-        if unknown:
-            raise ValueError(f"objects {unknown} are not followed; there are {list(self.object_ids)}")
-        kept = [row for row, identity in enumerate(self.object_ids) if identity not in ids]
+        kept = self._rows_without(ids)
         for identity in ids:
             self._tracks.pop(identity, None)
             self._followers.pop(identity, None)
             if self._last is not None:
                 self._last.tracks.pop(identity, None)
-        self._rows = None if self._rows is None else self._rows[[0, *(row + 1 for row in kept)]]
-        self.object_ids = tuple(self.object_ids[row] for row in kept)
+        self._keep_rows(kept)
 
     @torch.inference_mode()
     def correct(self, prompt: Prompt) -> Tensor:
