@@ -111,6 +111,8 @@ def write_graph(graph: Graph, path: Path, *, opset: int) -> None:
             f"the network has {weights / 1e9:.1f} GB of weights; an ONNX file holds 2 GB at most"
         )
     traced = graph.examples[0]
+    import onnx  # of the extra [export]
+
     free = tuple(dict.fromkeys(graph.free.get(name, ()), torch.export.Dim.AUTO) for name in traced)
     try:
         with torch.no_grad(), _quiet():
@@ -128,8 +130,41 @@ def write_graph(graph: Graph, path: Path, *, opset: int) -> None:
     except Exception as error:  # the exporter wraps whatever went wrong
         raise ValueError(f"graph {graph.name!r} cannot be exported: {_reason(error)}") from error
     assert program is not None
+    model = program.model_proto
+    del model.graph.value_info[:]  # shapes in the exporter's own names of axes
+    _name_axes(model.graph, graph, program.exported_program)
     with atomic_write(path) as partial:
-        program.save(partial)
+        onnx.save(model, partial)
+
+
+def _name_axes(written: Any, graph: Graph, traced: Any) -> None:
+    """Calls axes of what goes in and comes out as the graph does; those that got fixed become numbers.
+
+    Args:
+        written: graph of an ONNX model; the exporter calls axes s0, s1, … here, also those it fixed later.
+        graph: what was exported.
+        traced: the exporter's program, which knows what became of each axis.
+    """
+    tensors = {node.name: node.meta["val"] for node in traced.graph.nodes if node.op == "placeholder"}
+    given = zip(graph.examples[0], traced.graph_signature.user_inputs, strict=True)
+    shapes = {name: tensors[placeholder].shape for name, placeholder in given}
+    names = {
+        str(shapes[name][axis]): label
+        for name, labels in graph.free.items()
+        if name in shapes
+        for axis, label in labels.items()
+    }
+    for value in written.input:
+        dims = value.type.tensor_type.shape.dim
+        for dim, size in zip(dims, shapes[value.name], strict=True):
+            if isinstance(size, int):
+                dim.dim_value = size
+            else:
+                dim.dim_param = names.get(str(size), str(size))
+    for value in written.output:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_param = names.get(dim.dim_param.replace(" ", ""), dim.dim_param)
 
 
 class _Function(nn.Module):
@@ -139,9 +174,14 @@ class _Function(nn.Module):
         super().__init__()
         self.network = graph.network.eval()
         self.function = graph.function
+        self.axes = [graph.free.get(name, {}) for name in graph.examples[0]]
         self.eval()
 
     def forward(self, *tensors: Tensor) -> Any:
+        sizes: dict[str, int] = {}
+        for tensor, labels in zip(tensors, self.axes, strict=True):
+            for axis, label in labels.items():  # says that axes of one name are of one size
+                torch._check(tensor.shape[axis] == sizes.setdefault(label, tensor.shape[axis]))
         return self.function(self.network, *tensors)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -118,9 +117,9 @@ def _require_runnable(path: Path) -> None:
 def _dynamic(source: Path, target: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    with _prepared(source) as prepared:
+    with _quiet():
         quantize_dynamic(
-            prepared,
+            source,
             target,
             weight_type=QuantType.QInt8,
             per_channel=True,
@@ -138,9 +137,9 @@ def _static(source: Path, target: Path, calls: Sequence[Mapping[str, np.ndarray]
         def get_next(self) -> Any:
             return next(self.left, None)
 
-    with _prepared(source) as prepared:
+    with _quiet():
         quantize_static(
-            prepared,
+            source,
             target,
             Reader(),
             quant_format=QuantFormat.QDQ,
@@ -161,18 +160,11 @@ def _half(source: Path, target: Path) -> None:
 
 
 @contextmanager
-def _prepared(source: Path) -> Iterator[Path]:
-    """The graph without the shapes that the exporter wrote beside values: they are names of free axes."""
-    import onnx
-
-    model = onnx.load(source)
-    del model.graph.value_info[:]
+def _quiet() -> Iterator[None]:
+    """The tools advise on the root logger."""
     level = logging.getLogger().level
-    logging.getLogger().setLevel(logging.ERROR)  # the tools advise on the root logger
+    logging.getLogger().setLevel(logging.ERROR)
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / source.name
-            onnx.save(model, path)
-            yield path
+        yield
     finally:
         logging.getLogger().setLevel(level)

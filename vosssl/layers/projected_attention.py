@@ -63,7 +63,8 @@ class ProjectedAttention(nn.Module):
         Returns:
             (B, N, dim).
         """
-        rows = max(len(query), len(key), len(value), 1 if mask is None else len(mask))
+        # shape[0] of an exported tensor is free; len() would be a number
+        rows = max(tokens.shape[0] for tokens in (query, key, value, query if mask is None else mask))
         query, key, value = (
             tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2).expand(rows, -1, -1, -1)
             for tokens in (query, key, value)

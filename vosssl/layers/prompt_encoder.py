@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vosssl.layers.channel_norm import ChannelNorm
@@ -113,8 +114,8 @@ class PromptEncoder(nn.Module):
                     f"points are {tuple(points.shape)} and labels {came}, expected (B, P, 2) and (B, P)"
                 )
             if boxes is None:
-                points = torch.cat([points, points.new_zeros(len(points), 1, 2)], dim=1)
-                labels = torch.cat([labels, labels.new_full((len(labels), 1), PADDING)], dim=1)
+                points = F.pad(points, (0, 0, 0, 1))  # (B, P, 2) -> (B, P + 1, 2)
+                labels = F.pad(labels, (0, 1), value=PADDING)
             parts.append(self._point_tokens(points, labels, image_size))
         if boxes is not None:
             if boxes.ndim != 2 or boxes.shape[-1] != 4:
@@ -163,4 +164,4 @@ class PromptEncoder(nn.Module):
 def boxes_as_points(boxes: Tensor) -> tuple[Tensor, Tensor]:
     """Corners of boxes: (B, 4) left, top, right, bottom to points (B, 2, 2) and labels (B, 2)."""
     labels = torch.tensor([TOP_LEFT, BOTTOM_RIGHT], dtype=torch.int32, device=boxes.device)
-    return boxes.unflatten(-1, (2, 2)), labels.expand(len(boxes), -1)
+    return boxes.unflatten(-1, (2, 2)), labels.expand(boxes.shape[0], -1)

@@ -86,9 +86,9 @@ class MaskDecoder(nn.Module):
             Logits (P, M, 4h, 4w) and quality (P, M).
         """
         own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])  # (1 + M, dim)
-        rows = max(len(embedding), len(tokens))
+        rows = max(embedding.shape[0], tokens.shape[0])
         asked = torch.cat(
-            [own.expand(len(tokens), -1, -1), tokens], dim=1
+            [own.expand(tokens.shape[0], -1, -1), tokens], dim=1
         )  # (P or 1, N, dim) -> (., 1 + M + N, dim)
         if present is not None:
             present = F.pad(present, (len(own), 0), value=True)

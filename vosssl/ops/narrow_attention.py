@@ -28,12 +28,14 @@ def narrow_attention(query: Tensor, key: Tensor, values: Tensor, *, mask: Tensor
     Source: blocks of keys by Dao et al., "FlashAttention", NeurIPS 2022, algorithm 1.
     """
     query = query * query.shape[-1] ** -0.5
-    count = max(len(part) for part in (query, key, values, key if mask is None else mask))
+    # shape[0] of an exported tensor is free; len() would be a number
+    count = max(part.shape[0] for part in (query, key, values, key if mask is None else mask))
     query, key, values = (part.expand(count, -1, -1) for part in (query, key, values))
     seen = None if mask is None else mask.expand(count, -1)
     if torch.compiler.is_exporting():  # loops over rows and blocks would fix their number in the graph
-        shown = None if seen is None else seen[:, None]
-        return F.scaled_dot_product_attention(query, key, values, attn_mask=shown, scale=1.0)
+        query, key, values = (part[:, None] for part in (query, key, values))  # ONNX asks for heads
+        shown = None if seen is None else seen[:, None, None]
+        return F.scaled_dot_product_attention(query, key, values, attn_mask=shown, scale=1.0)[:, 0]
     gathered = query.new_empty(*query.shape[:2], values.shape[-1])
     for index in range(count):
         chosen = slice(None) if seen is None else seen[index]

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 FORMAT = "vosssl-onnx/1"
 MANIFEST = "manifest.json"
+PLANE: Mapping[int, str] = {2: "height", 3: "width"}  # free axes of images
 
 Inputs = Mapping[str, Tensor]
 
@@ -41,7 +42,8 @@ class Graph:
         function: network and tensors, in the order of the inputs, to a tensor or several.
         examples: inputs by name; the graph is traced with the first and has to be right for all.
         outputs: names.
-        free: by input the axes that may change, if the network lets them.
+        free: by input its axes that may change, if the network lets them, and what they are called; axes of
+            one name are of one size.
     """
 
     name: str
@@ -49,7 +51,7 @@ class Graph:
     function: Callable[..., Any]
     examples: Sequence[Inputs]
     outputs: tuple[str, ...]
-    free: Mapping[str, tuple[int, ...]]
+    free: Mapping[str, Mapping[int, str]]
 
     def __call__(self, inputs: Inputs) -> tuple[Tensor, ...]:
         """What PyTorch computes."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vosssl.propagation.class_segmentation import normalised
-from vosssl.propagation.graph_folder import Example, Export, ExportedNetwork, Graph, random_frames
+from vosssl.propagation.graph_folder import PLANE, Example, Export, ExportedNetwork, Graph, random_frames
 
 
 def class_export(network: nn.Module, segmenter: Any, examples: Sequence[Example]) -> Export:
@@ -31,12 +31,13 @@ def class_export(network: nn.Module, segmenter: Any, examples: Sequence[Example]
         kind = type(classes.frame_features(images[0]["image"]))
         maps = [_features(network, one["image"]) for one in images]
     names = [f"map{index}" for index in range(len(maps[0]))]
-    graphs = [Graph("features", network, _features, images, tuple(names), {"image": (2, 3)})]
+    graphs = [Graph("features", network, _features, images, tuple(names), {"image": PLANE})]
     for length in range(1, classes.window + 1):
-        past = [f"{name}_{time}" for time in range(length) for name in names]
-        inputs = [dict(zip(past, [*one * length], strict=True)) for one in maps]
+        free = {
+            f"{name}_{time}": {2: f"{name}_h", 3: f"{name}_w"} for time in range(length) for name in names
+        }
+        inputs = [dict(zip(free, [*one * length], strict=True)) for one in maps]
         function = partial(_logits, kind=kind)
-        free = dict.fromkeys(past, (2, 3))
         graphs.append(Graph(f"head{length}", network, function, inputs, ("logits",), free))
     return Export(
         graphs,

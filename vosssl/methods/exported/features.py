@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vosssl.backbones.vit import Features
-from vosssl.propagation.graph_folder import Example, Export, ExportedNetwork, Graph, random_frames
+from vosssl.propagation.graph_folder import PLANE, Example, Export, ExportedNetwork, Graph, random_frames
 
 
 def feature_export(network: nn.Module, segmenter: Any, examples: Sequence[Example]) -> Export:
@@ -34,7 +34,7 @@ def feature_export(network: nn.Module, segmenter: Any, examples: Sequence[Exampl
     if mean is not None:
         told += f", minus {mean.flatten().tolist()}, divided by {std.flatten().tolist()}"
     return Export(
-        [Graph("features", network, _computed, images, outputs, {"image": (2, 3)})],
+        [Graph("features", network, _computed, images, outputs, {"image": PLANE})],
         {
             "_target_": "vosssl.methods.exported.features.ExportedFeatures",
             "patch_size": int(network.patch_size) if tokens else None,  # type: ignore[arg-type]

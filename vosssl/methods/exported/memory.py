@@ -6,7 +6,7 @@ programs of your own: places of a memory of fixed size, and which of them are in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vosssl.ops.memory_reading import memory_features, query_features
 from vosssl.propagation.graph_folder import (
+    PLANE,
     Example,
     Export,
     ExportedNetwork,
@@ -77,23 +78,24 @@ def memory_export(network: nn.Module, segmenter: Any, examples: Sequence[Example
     return Export(graphs, node, "image: RGB in [0, 1], sides multiples of the stride")
 
 
-_PLANE, _OBJECTS = (2, 3), (1, 3, 4)
-_FREE: dict[str, tuple[int, ...]] = {
-    "image": _PLANE,
-    "key": _PLANE,
-    "shrinkage": _PLANE,
-    "selection": _PLANE,
-    **{f"feature{index}": _PLANE for index in range(8)},
-    "readout": _OBJECTS,
-    "fused": _OBJECTS,
-    "sensory": _OBJECTS,
-    "summaries": (1,),
-    "masks": (1, 2, 3),
-    "last_masks": (1, 2, 3),
-    "memory_key": (0,),
-    "memory_shrinkage": (0,),
-    "memory_values": (0, 1),
-    "valid": (0,),
+_PLACES, _VALUES = {2: "h", 3: "w"}, {1: "objects", 3: "h", 4: "w"}
+_MASKS = {1: "objects", 2: "height", 3: "width"}
+_FREE: dict[str, Mapping[int, str]] = {
+    "image": PLANE,
+    "key": _PLACES,
+    "shrinkage": _PLACES,
+    "selection": _PLACES,
+    **{f"feature{index}": {2: f"h{index}", 3: f"w{index}"} for index in range(8)},
+    "readout": _VALUES,
+    "fused": _VALUES,
+    "sensory": _VALUES,
+    "summaries": {1: "objects"},
+    "masks": _MASKS,
+    "last_masks": _MASKS,
+    "memory_key": {0: "places"},
+    "memory_shrinkage": {0: "places"},
+    "memory_values": {0: "objects", 1: "places"},
+    "valid": {0: "places"},
 }
 
 

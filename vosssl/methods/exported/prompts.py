@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vosssl.layers.prompt_encoder import ABSENT, PADDING, boxes_as_points
 from vosssl.ops.images import as_float
 from vosssl.ops.resize import Size, resize_masks, resize_to_longest
-from vosssl.propagation.graph_folder import Example, Export, ExportedNetwork, Graph, random_frames
+from vosssl.propagation.graph_folder import PLANE, Example, Export, ExportedNetwork, Graph, random_frames
 from vosssl.propagation.image_prompting import EncodedImage, MaskCandidates, PromptRows
 
 
@@ -38,7 +38,9 @@ def prompt_export(network: nn.Module, prompter: Any, examples: Sequence[Example]
     decoding = [
         _prompts(sam, embedding, example.objects, 2 + index) for index, example in enumerate(examples)
     ]
-    free = {"points": (0, 1), "labels": (0, 1), "masks": (0,), "given": (0,)}
+    prompts = {0: "prompts"}
+    points = {**prompts, 1: "points"}
+    free = {"points": points, "labels": points, "masks": prompts, "given": prompts}
     node = {
         "_target_": "vosssl.methods.exported.prompts.ExportedPrompts",
         "image_size": int(sam.image_size),
@@ -46,7 +48,7 @@ def prompt_export(network: nn.Module, prompter: Any, examples: Sequence[Example]
     }
     return Export(
         [
-            Graph("embed", network, _embed, images, ("embedding",), {"image": (2, 3)}),
+            Graph("embed", network, _embed, images, ("embedding",), {"image": PLANE}),
             Graph("decode", network, _decode, decoding, ("logits", "quality"), free),
         ],
         node,

@@ -6,7 +6,7 @@ program of your own: `initial`, `encode` and `first` for the first frame, then `
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,6 +17,8 @@ from vosssl.layers.slot_decoders import Decoded
 from vosssl.layers.slot_initializers import ConditionalInit
 from vosssl.layers.slot_network import Encoded, SlotNetwork
 from vosssl.propagation.graph_folder import Example, Export, ExportedNetwork, Graph, random_frames
+
+_SLOTS: Mapping[int, str] = {1: "slots"}  # free axes
 
 
 def slot_export(network: nn.Module, segmenter: Any, examples: Sequence[Example]) -> Export:
@@ -50,18 +52,18 @@ def slot_export(network: nn.Module, segmenter: Any, examples: Sequence[Example])
     inputs = _example_inputs(network, [Example(examples[0].size, one.objects) for one in examples])
     graphs = [
         Graph("encode", network, _encode, [one.image for one in inputs], ("inputs", "features"), {}),
-        Graph("initial", network, _initial, [one.noise for one in inputs], ("slots",), {"noise": (1,)}),
-        Graph("predict", network, _predict, [one.slots for one in inputs], ("new_slots",), {"slots": (1,)}),
+        Graph("initial", network, _initial, [one.noise for one in inputs], ("slots",), {"noise": _SLOTS}),
+        Graph("predict", network, _predict, [one.slots for one in inputs], ("new_slots",), {"slots": _SLOTS}),
     ]
-    free: dict[str, tuple[int, ...]] = {"slots": (1,), "visible": (1,)}
+    free = {"slots": _SLOTS, "visible": _SLOTS}
     for name, first in (("first", True), ("next", False)):
         corrected, seen = [one.correction for one in inputs], ("new_slots", "attention")
         graphs.append(Graph(name, network, partial(_correct, first=first), corrected, seen, free))
     if decoded:
         places = [one.slots | one.places for one in inputs]
-        graphs.append(Graph("decode", network, _decode, places, ("masks",), {"slots": (1,)}))
+        graphs.append(Graph("decode", network, _decode, places, ("masks",), {"slots": _SLOTS}))
     steps, function = [one.image | one.slots for one in inputs], partial(_step, decoded=decoded)
-    graphs.append(Graph("step", network, function, steps, ("new_slots", "masks"), {"slots": (1,)}))
+    graphs.append(Graph("step", network, function, steps, ("new_slots", "masks"), {"slots": _SLOTS}))
     node = {
         "_target_": "vosssl.methods.exported.slots.ExportedSlots",
         "num_slots": network.num_slots,

@@ -5,7 +5,7 @@ What is remembered, and which of it a frame looks back at, stays with `SAM2Segme
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -69,20 +69,22 @@ def sam2_export(network: nn.Module, segmenter: Any, examples: Sequence[Example])
     )
 
 
-_FREE: dict[str, dict[str, tuple[int, ...]]] = {
+_ROWS, _MAPS = {0: "objects"}, {0: "objects", 1: "maps"}
+_POINTERS, _POINTS = {0: "objects", 1: "pointers"}, {0: "objects", 1: "points"}
+_FREE: dict[str, dict[str, Mapping[int, str]]] = {
     "encode": {},
     "start": {},
     "attend": {
-        "maps": (0, 1),
-        "ages": (0, 1),
-        "pointers": (0, 1),
-        "distances": (0, 1),
-        "maps_present": (0, 1),
-        "pointers_present": (0, 1),
+        "maps": _MAPS,
+        "ages": _MAPS,
+        "pointers": _POINTERS,
+        "distances": _POINTERS,
+        "maps_present": _MAPS,
+        "pointers_present": _POINTERS,
     },
-    "decode": {"features": (0,), "points": (0, 1), "labels": (0, 1), "masks": (0,), "given": (0,)},
-    "shrink": {"masks": (0,)},
-    "memorise": {"masks": (0,), "object_score": (0,), "prompted": (0,)},
+    "decode": {"features": _ROWS, "points": _POINTS, "labels": _POINTS, "masks": _ROWS, "given": _ROWS},
+    "shrink": {"masks": _ROWS},
+    "memorise": {"masks": _ROWS, "object_score": _ROWS, "prompted": _ROWS},
 }
 
 

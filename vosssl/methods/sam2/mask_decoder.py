@@ -92,7 +92,7 @@ class MaskDecoder(nn.Module):
         Returns:
             All four masks of each.
         """
-        if len(image) == 1:  # its projections are shared by all prompts
+        if image.shape[0] == 1:  # its projections are shared by all prompts
             return self._decode(image, positions, skips, prompts, present)
         fine, middle = skips
         parts = [
@@ -103,7 +103,7 @@ class MaskDecoder(nn.Module):
                 _rows(prompts, rows),
                 None if present is None else present[rows],
             )
-            for rows in row_blocks(len(image), image)
+            for rows in row_blocks(image.shape[0], image)
         ]
         return Candidates(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
@@ -116,7 +116,7 @@ class MaskDecoder(nn.Module):
         present: Tensor | None,
     ) -> Candidates:
         """As `forward`, all rows at once."""
-        rows = max(len(image), len(prompts))
+        rows = max(image.shape[0], prompts.shape[0])
         own = torch.cat([self.obj_score_token.weight, self.iou_token.weight, self.mask_tokens.weight])
         tokens = torch.cat([own.expand(rows, -1, -1), prompts.expand(rows, -1, -1)], dim=1)
         mask = None if present is None else F.pad(present, (len(own), 0), value=True)
@@ -138,7 +138,7 @@ class MaskDecoder(nn.Module):
 
 
 def _rows(values: Tensor, rows: slice) -> Tensor:
-    return values if len(values) == 1 else values[rows]
+    return values if values.shape[0] == 1 else values[rows]
 
 
 class Chosen(NamedTuple):

@@ -172,14 +172,14 @@ class MemoryAttention(nn.Module):
         tokens = self.layers[0].look_around(tokens, rotation)  # type: ignore[operator]
         parts = [
             self._look_back(
-                tokens if len(tokens) == 1 else tokens[rows],
+                tokens if tokens.shape[0] == 1 else tokens[rows],
                 memory[rows],
                 keys[rows],
                 rotation=rotation,
                 maps=maps,
                 mask=None if mask is None else mask[rows],
             )
-            for rows in row_blocks(len(memory), tokens)
+            for rows in row_blocks(memory.shape[0], tokens)
         ]
         return torch.cat(parts).transpose(1, 2).unflatten(2, size)  # (B, h * w, C) -> (B, C, h, w)
 

@@ -94,8 +94,8 @@ class MemoryEncoder(nn.Module):
         features = self.pix_feat_proj(image)
         parts = [
             self.fuser(
-                (features if len(features) == 1 else features[rows]) + self.mask_downsampler(masks[rows])
+                (features if features.shape[0] == 1 else features[rows]) + self.mask_downsampler(masks[rows])
             )
-            for rows in row_blocks(len(masks), masks)
+            for rows in row_blocks(masks.shape[0], masks)
         ]
         return self.out_proj(torch.cat(parts))
