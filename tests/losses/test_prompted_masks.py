@@ -78,3 +78,23 @@ def test_extreme_logits_give_finite_losses_and_gradients() -> None:
 def test_shapes_that_do_not_belong_together_are_refused() -> None:
     with pytest.raises(ValueError, match="of one size"):
         prompt_losses(row(0.5), torch.ones(1, 2), torch.ones(1, 1), torch.ones(1, 1, 1, dtype=torch.bool))
+
+
+def test_a_shared_part_of_the_loss_is_that_of_all_candidates() -> None:
+    logits = torch.cat([row(0.9, 0.2), row(0.4, 0.7)], dim=1)
+    truth, quality, score = torch.tensor([[[True, False]]]), torch.zeros(1, 2), torch.zeros(1, 1)
+    best, mixed, mean = (
+        prompt_losses(logits, quality, score, truth, shared=part) for part in (0.0, 0.25, 1.0)
+    )
+    focal, dice = sigmoid_focal(logits, truth), sigmoid_dice(logits, truth)
+    assert best.focal.item() == pytest.approx(focal[0, 0].item())
+    assert mean.dice.item() == pytest.approx(dice.mean().item())
+    assert mixed.dice.item() == pytest.approx(0.75 * dice[0, 0].item() + 0.25 * dice.mean().item())
+
+
+def test_focal_loss_that_trusts_nothing_is_half_the_cross_entropy() -> None:
+    truth = torch.tensor([[[True, False]]])
+    found = prompt_losses(
+        row(0.8, 0.3), torch.zeros(1, 1), torch.zeros(1, 1), truth, alpha=0.5, gamma=0.0
+    ).focal
+    assert found.item() == pytest.approx(-(math.log(0.8) + math.log(0.7)) / 4, rel=1e-5)

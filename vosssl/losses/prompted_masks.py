@@ -41,6 +41,9 @@ def prompt_losses(
     known: Tensor | None = None,
     focal_weight: float = 20.0,
     dice_weight: float = 1.0,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+    shared: float = 0.0,
 ) -> PromptLosses:
     """Compares what was decoded of prompts with the truth.
 
@@ -54,6 +57,8 @@ def prompt_losses(
         truth: (N, H, W) bool.
         known: (N, H, W) bool, False for void pixels, which count nowhere; None: all count.
         focal_weight, dice_weight: by which the best candidate is chosen.
+        alpha, gamma: see `sigmoid_focal`.
+        shared: part of focal loss and Dice that all candidates learn from alike, in [0, 1]; 0 as published.
 
     Returns:
         The losses.
@@ -68,15 +73,20 @@ def prompt_losses(
             f"{tuple(truth.shape)}; expected (N, M, H, W), (N, M) and (N, H, W) of one size"
         )
     present = truth.flatten(1).any(dim=1).to(logits.dtype)  # (N,)
-    focal = sigmoid_focal(logits, truth, known=known)  # (N, M)
+    focal = sigmoid_focal(logits, truth, known=known, alpha=alpha, gamma=gamma)  # (N, M)
     dice = sigmoid_dice(logits, truth, known=known)
     best = (focal_weight * focal + dice_weight * dice).argmin(dim=1, keepdim=True)  # (N, 1)
     return PromptLosses(
-        focal.gather(1, best)[:, 0] * present,
-        dice.gather(1, best)[:, 0] * present,
+        _of_candidates(focal, best, shared) * present,
+        _of_candidates(dice, best, shared) * present,
         (quality - mask_iou(logits, truth, known=known)).abs().mean(dim=1) * present,
         F.binary_cross_entropy_with_logits(object_score[:, 0], present, reduction="none"),
     )
+
+
+def _of_candidates(losses: Tensor, best: Tensor, shared: float) -> Tensor:
+    """(N, M) losses to (N,): those of the `best` (N, 1), mixed with the mean of all."""
+    return torch.lerp(losses.gather(1, best)[:, 0], losses.mean(dim=1), shared)
 
 
 def sigmoid_focal(

@@ -17,6 +17,7 @@ from vosssl.backbones.hiera import Hiera
 from vosssl.layers.linear_stack import LinearStack
 from vosssl.layers.lora import has_low_rank, merged_state
 from vosssl.layers.prompt_encoder import ABSENT, PADDING, PromptEncoder
+from vosssl.methods.sam2.from_scratch import start_decoder_alike, start_memory_alike
 from vosssl.methods.sam2.image_encoder import ImageEncoder
 from vosssl.methods.sam2.mask_decoder import Candidates, Chosen, MaskDecoder, choose
 from vosssl.methods.sam2.memory_attention import MemoryAttention
@@ -119,6 +120,7 @@ class SAM2(nn.Module):
         decoder_heads: of the mask decoder.
         maps: rows of the table of times.
         version: 2.1 knows how far pointers are and marks memories of absent objects; 2 does not.
+        alike: attention begins by looking at what is alike, for training from scratch, see `from_scratch`.
     """
 
     pixel_mean: Tensor
@@ -140,6 +142,7 @@ class SAM2(nn.Module):
         decoder_heads: int = 8,
         maps: int = MAPS,
         version: Literal["2", "2.1"] = "2.1",
+        alike: bool = False,
     ) -> None:
         super().__init__()
         if version not in ("2", "2.1"):
@@ -172,6 +175,9 @@ class SAM2(nn.Module):
         for parameter in self._parameters.values():
             if parameter is not None:
                 nn.init.trunc_normal_(parameter, std=0.02)
+        if alike:
+            start_decoder_alike(self.sam_prompt_encoder, self.sam_mask_decoder)
+            start_memory_alike(self.memory_encoder, self.memory_attention)
         self.register_buffer("pixel_mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
         self.register_buffer("pixel_std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
 

@@ -76,6 +76,10 @@ class Objective:
         mask_probability, box_probability, prompted_frames, corrected_frames, corrections, from_truth: see
             `PromptRule`.
         focal_weight, dice_weight, iou_weight, object_score_weight: of the terms.
+        alpha, gamma: of the focal loss; 0.5 and 0 are half the cross-entropy.
+        shared: part of focal loss and Dice that all candidates of a mask learn from, see `prompt_losses`.
+        apart_until: for so many steps each frame is a clip of its own, for networks that start from scratch:
+            clicks and boxes are understood before anything is followed.
         checkpointing: compute activations again instead of keeping them: less memory, more time.
 
     Raises:
@@ -102,6 +106,10 @@ class Objective:
         dice_weight: float = 1.0,
         iou_weight: float = 1.0,
         object_score_weight: float = 1.0,
+        alpha: float = 0.25,
+        gamma: float = 2.0,
+        shared: float = 0.0,
+        apart_until: int = 0,
         checkpointing: bool = False,
     ) -> None:
         if max_objects < 1 or (image_size is not None and (image_size < 32 or image_size % 32)):
@@ -119,6 +127,12 @@ class Objective:
             )
         )
         self.weights = PromptLosses(focal_weight, dice_weight, iou_weight, object_score_weight)  # type: ignore[arg-type]
+        if not (0 <= alpha <= 1 and gamma >= 0 and 0 <= shared <= 1):
+            raise ValueError(
+                f"alpha is {alpha}, gamma {gamma} and shared {shared}, expected shares in [0, 1], gamma >= 0"
+            )
+        self.alpha, self.gamma, self.shared = alpha, gamma, shared
+        self.apart_until = apart_until
         self.checkpointing = checkpointing
 
     def prepare(self, network: nn.Module) -> None:
@@ -146,6 +160,8 @@ class Objective:
                 f"frames are {tuple(batch.frames.shape)} (B, T, 3, H, W), expected sides that are multiples "
                 "of 32 pixels: set data.size, or method.objective.image_size"
             )
+        if step < self.apart_until:
+            batch = _apart(batch)
         terms: dict[str, Tensor] = network(partial(self.losses, batch=batch))
         return terms
 
@@ -193,6 +209,9 @@ class Objective:
                 known=known,
                 focal_weight=float(self.weights.focal),
                 dice_weight=float(self.weights.dice),
+                alpha=self.alpha,
+                gamma=self.gamma,
+                shared=self.shared,
             )
 
     def rows_of(self, batch: Batch) -> tuple[Rows, list[int]]:
@@ -232,6 +251,24 @@ class Objective:
                 raise ValueError(f"the first frame of clip {name} shows no object; use data=vos_folder")
             chosen.append(sorted(ids[: self.max_objects]))
         return chosen
+
+
+def _apart(batch: Batch) -> Batch:
+    """Each frame as a clip of its own, with its own prompts."""
+    assert batch.labels is not None
+    clips, frames = batch.frames.shape[:2]
+    seeds = batch.seeds if len(batch.seeds) else torch.arange(clips)
+    counts = batch.num_objects
+    return replace(
+        batch,
+        frames=batch.frames.flatten(0, 1)[:, None],
+        labels=batch.labels.flatten(0, 1)[:, None],
+        names=tuple(name for name in batch.names for _ in range(frames)),
+        flow=None,
+        features={},
+        num_objects=None if counts is None else counts.repeat_interleave(frames),
+        seeds=mix(seeds[:, None] * frames + torch.arange(frames, device=seeds.device)).flatten() >> 1,
+    )
 
 
 def _decodings(plan: PromptPlan) -> tuple[int, int]:
