@@ -1,16 +1,18 @@
-"""One table of exported and quantised models beside PyTorch: size, time, memory, and how far apart they are.
+"""Exported and quantised models beside PyTorch, a table for each: size, speed, memory, how far apart.
 
-    python scripts/bench_export.py --models vit-seg-tiny,slots-synthetic=RUN/last.ckpt,stcn=RUN/last.ckpt
+    python scripts/bench_export.py --models vit-seg-tiny=RUN/last.ckpt,stcn=RUN/last.ckpt,mobile-sam
         [--size 96x160] [--frames 8] [--objects 2] [--threads 1] [--rows eager,compiled,fp32,int8]
 
-A model is a name of cfg/method, or NAME=CHECKPOINT: a run of ours, whose own method is taken, or official
-weights. Without a checkpoint weights are random: times hold, J&F against the truth says nothing.
+A model is a name of cfg/method, or NAME=WEIGHTS: a run of ours, whose own method is taken, or other weights.
+Without weights they are random: speed holds, J&F with the truth says nothing.
 
 Every row runs in a process of its own on one generated clip; objects of the first frame are given to models
-that need them. ms is the median over frames but the first; memory is the peak above the process with its
-model loaded; the difference is the largest of any probability; "same J&F" is J&F with the labels of the first
-row as the truth. Rows: eager, compiled (torch.compile), bf16 (autocast), torch-int8 (linear layers), and the
-exported fp32, int8 (weights of matrix products), int8-static (calibrated on another clip), fp16.
+that need them, MobileSAM gets a box in each frame. Frames per second is of the median frame but the first, in
+a second pass; memory is the peak above the process without any model. The difference is the largest of any
+probability in any frame, "same J&F" is J&F with the labels of the first row as the truth, J&F is with the
+clip's. Rows: eager, compiled (torch.compile, dynamic sizes; its memory is also the compiler's), bf16
+(autocast), torch-int8 (linear layers), and exported fp32, int8 (weights of matrix products), int8-static
+(convolutions, too; calibrated on another clip), fp16.
 """
 
 from __future__ import annotations
@@ -18,16 +20,15 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import resource
 import statistics
-import subprocess
-import sys
 import tempfile
+import time
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
+from measuring import PeakMemory, in_process, random_weights
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
@@ -37,11 +38,15 @@ from vosssl.engine import checkpoint
 from vosssl.engine.export import write_graphs
 from vosssl.engine.parity import Followed, agreement, followed, j_and_f
 from vosssl.engine.quantise import quantise
+from vosssl.metrics.object_jf import video_object_jf
 from vosssl.modes.build import build, create_prompter, create_segmenter, load_network, method_config
 from vosssl.modes.config import saved_config
 from vosssl.modes.export import examples_of, graphs_of, recorded, runnable, user_of
 from vosssl.propagation.segmenter import Box, VideoSegmenter
 
+WARM_UP = 4  # frames of the first pass
+HEAD = """| row | MB | frames/s | peak MB | largest difference | same J&F | J&F |
+|---|---|---|---|---|---|---|"""
 EXPORTED = ("fp32", "int8", "int8-static", "fp16")
 ROWS = ("eager", "compiled", "bf16", "torch-int8", *EXPORTED)
 COMPUTING = (  # methods of networks that segmenters call
@@ -58,75 +63,58 @@ def main() -> None:
     if options.row:
         print(json.dumps(measured(options)))
         return
-    print(
-        f"{options.frames} frames of {options.size}, {options.objects} objects, {options.threads} threads\n"
-    )
-    print("| model | row | MB | ms/frame | peak MB | largest difference | same J&F | J&F |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(f"{options.frames} frames of {options.size}, {options.objects} objects, {options.threads} threads")
     for model in options.models.split(","):
         with tempfile.TemporaryDirectory() as place:
             print_rows(options, model, Path(place))
 
 
 def print_rows(options: argparse.Namespace, model: str, place: Path) -> None:
-    """Exports one model and prints its rows."""
+    """Exports one model and prints its table."""
     rows = options.rows.split(",")
+    print(f"\n{model.partition('=')[0]}: ", end="")
     try:
-        exported(options, model, place, [row for row in rows if row in EXPORTED])
+        print(exported(options, model, place, [row for row in rows if row in EXPORTED]))
     except ValueError as error:
-        print(f"| {model} | not exported: {error} |")
+        print(f"not exported: {error}")
         rows = [row for row in rows if row not in EXPORTED]
+    print(f"\n{HEAD}", flush=True)
     first: Followed | None = None
     for row in rows:
-        numbers = in_process(options, model, row, place)
-        if "error" in numbers:
-            print(f"| {model.partition('=')[0]} | {row} | | {numbers['error']} |", flush=True)
+        try:
+            numbers = in_process(row, "--models", model, "--place", str(place))
+        except SystemExit as error:
+            print(f"| {row} | failed: {str(error).strip().splitlines()[-1][:120]} |", flush=True)
             continue
         labels, probabilities = torch.load(place / f"{row}.pt", weights_only=True)
         own = Followed(labels, probabilities, [])
         first = first or own
         found = agreement(first, own)
-        truth = clip_of(options, seed=0).labels
-        assert truth is not None
-        cells = [f"{numbers['mb']:.2f}", f"{numbers['ms']:.1f}", f"{numbers['peak_mb']:.0f}"]
-        cells += [f"{found.difference:.1e}", f"{found.j_and_f:.4f}", f"{j_and_f(own, truth):.3f}"]
-        print(f"| {model.partition('=')[0]} | {row} | {' | '.join(cells)} |", flush=True)
+        cells = [f"{numbers['mb']:.2f}", f"{1 / numbers['seconds']:.2f}", f"{numbers['peak_mb']:.0f}"]
+        cells += [f"{found.difference:.1e}", f"{found.j_and_f:.4f}", f"{numbers['j_and_f']:.3f}"]
+        print(f"| {row} | {' | '.join(cells)} |", flush=True)
 
 
-def in_process(options: argparse.Namespace, model: str, row: str, place: Path) -> dict[str, Any]:
-    """Runs one row in a process of its own and returns what it measured."""
-    command = [sys.executable, __file__, "--models", model, "--row", row, "--place", str(place)]
-    for name in ("size", "frames", "objects", "threads"):
-        command += [f"--{name}", str(getattr(options, name))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["no reason given"]
-        return {"error": lines[-1][:120]}
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
-def exported(options: argparse.Namespace, model: str, place: Path, precisions: list[str]) -> None:
-    """Exports a model into `place`, and its smaller precisions beside it."""
+def exported(options: argparse.Namespace, model: str, place: Path, precisions: list[str]) -> str:
+    """Exports a model into `place`, and its smaller precisions beside it; returns what was written."""
     if not precisions:
-        return
+        return "not exported"
     method, network = model_of(model)
     user = user_of(method, network)
     sizes = [size_of(options)] * 2
     export = graphs_of(model, network, user, examples_of(user, sizes, [options.objects, 1]))
     facts = {"name": model, "method": runnable(method, export), "precision": "fp32"}
     manifest = write_graphs(export.graphs, place / "fp32", facts=facts)
-    worst = max(check["difference"] for entry in manifest["graphs"].values() for check in entry["checked"])
-    print(
-        f"| {model.partition('=')[0]} | {len(export.graphs)} graphs, opset {manifest['opset']} | | | | "
-        f"{worst:.1e} | | |"
-    )
     calls = None
     if "int8-static" in precisions:
         calls = recorded(method, export, place / "fp32", clip_of(options, seed=1))
     for precision in precisions:
         if precision != "fp32":
             quantise(place / "fp32", place / precision, precision=precision, calls=calls)  # type: ignore[arg-type]
+    checks = [check for entry in manifest["graphs"].values() for check in entry["checked"]]
+    files = ", ".join(f"{name} {entry['bytes'] / 1e6:.2f}" for name, entry in manifest["graphs"].items())
+    worst = max(check["difference"] for check in checks)
+    return f"opset {manifest['opset']}, graphs differ by at most {worst:.1e}, MB of each: {files}"
 
 
 def model_of(model: str) -> tuple[DictConfig, nn.Module]:
@@ -139,6 +127,8 @@ def model_of(model: str) -> tuple[DictConfig, nn.Module]:
     network: nn.Module = build(method.network)
     if path:
         load_network(network, path)
+    else:
+        network.load_state_dict(random_weights(network))
     return method, network.eval().requires_grad_(False)
 
 
@@ -162,10 +152,11 @@ def clip_of(options: argparse.Namespace, *, seed: int) -> Clip:
     return made[0]
 
 
-def measured(options: argparse.Namespace) -> dict[str, Any]:
+def measured(options: argparse.Namespace) -> dict[str, float]:
     """One row: time, memory and size; labels and probabilities go to a file."""
     row, place = options.row, Path(options.place)
     clip = clip_of(options, seed=0)
+    memory = PeakMemory()
     if row in EXPORTED:
         method = json.loads((place / row / "manifest.json").read_text())["method"]
         create = create_segmenter if "segmenter" in method else create_prompter
@@ -175,16 +166,34 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
         config, network = model_of(options.models)
         size = sum(weight.numel() * weight.element_size() for weight in network.state_dict().values())
         user = user_of(config, changed(network, row))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=row == "bf16"):
+        played(user, first_frames(clip, WARM_UP))
+        PeakMemory()  # the peak counts anew: without what loading took
         result = played(user, clip)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    peak = memory.megabytes
     torch.save((result.labels, [rows.float() for rows in result.probabilities]), place / f"{row}.pt")
     return {
-        "ms": 1e3 * statistics.median(result.seconds[1:]),
-        "peak_mb": peak / 1024,
+        "seconds": statistics.median(result.seconds[1:]),
+        "peak_mb": peak,
         "mb": size / 1e6,
+        "j_and_f": against_truth(user, result, clip),
     }
+
+
+def first_frames(clip: Clip, count: int) -> Clip:
+    assert clip.labels is not None
+    return Clip(name=clip.name, frames=clip.frames[:count], labels=clip.labels[:count])
+
+
+def against_truth(user: Any, result: Followed, clip: Clip) -> float:
+    """J&F with the clip's labels; of models that discover, of objects matched once, or of the foreground."""
+    truth = clip.labels
+    assert truth is not None
+    if not getattr(user, "discovers", False):
+        return j_and_f(result, truth if isinstance(user, VideoSegmenter) else (truth == 1).byte())
+    if int(result.labels.max()) <= 1:
+        truth = (truth > 0).byte()
+    return float(video_object_jf(result.labels, truth)[0])
 
 
 def changed(network: nn.Module, row: str) -> nn.Module:
@@ -194,7 +203,7 @@ def changed(network: nn.Module, row: str) -> nn.Module:
     if row == "compiled":
         for name in COMPUTING:
             if hasattr(network, name):
-                setattr(network, name, torch.compile(getattr(network, name)))
+                setattr(network, name, torch.compile(getattr(network, name), dynamic=True))
     return network
 
 
@@ -203,8 +212,6 @@ def played(user: Any, clip: Clip) -> Followed:
     """A clip through a segmenter; a prompter gets the box of the first object in each frame."""
     if isinstance(user, VideoSegmenter):
         return followed(user, clip)
-    import time
-
     assert clip.labels is not None
     labels, rows, seconds = [], [], []
     for frame, truth in zip(clip.frames, clip.labels, strict=True):

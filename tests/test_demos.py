@@ -85,6 +85,15 @@ def test_a_folder_is_scored(run: Run, footage: Path) -> None:
     assert json.loads(Path("report.json").read_text())["protocol"] == "davis17-val"
 
 
+def test_a_model_is_exported_and_says_the_same(run: Run, footage: Path) -> None:
+    printed = run(
+        "demo_export", footage / "video.mp4", "--mask", footage / "first_mask.png", "--also", "fp16"
+    )
+    assert Path("graphs/features.onnx").is_file() and Path("graphs/fp16/manifest.json").is_file()
+    scores = [float(line.rstrip(",").split()[-1]) for line in printed.splitlines() if "J&F" in line]
+    assert len(scores) == 2 and scores[0] >= 0.999 and scores[1] > 0.9
+
+
 def test_a_file_stands_in_for_the_camera(run: Run, footage: Path) -> None:
     mask = read_labels(footage / "first_mask.png") == 1
     rows, columns = mask.nonzero(as_tuple=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 import vosssl
 from tests.modes.runs import DATA
 from vosssl.__main__ import main
+from vosssl.engine.export import require_exporter
 from vosssl.engine.parity import agreement, followed
 from vosssl.engine.quantise import quantise
 from vosssl.methods.segformer import SegFormer
@@ -56,6 +58,21 @@ def test_an_exported_model_is_scored_like_any_other(folder: Path, monkeypatch, c
     assert json.loads(report.read_text())["name"] == "segformer-b0-exported"
 
 
+def test_an_exported_model_is_an_entry_of_a_benchmark(folder: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(folder)
+    small = [
+        "data=synthetic",
+        "device=cpu",
+        *DATA[1:],
+        "benchmark.floors=null",
+        "benchmark.tasks=[discovery]",
+    ]
+    entries = ["benchmark.entries=[graphs,{method: exported, weights: graphs/int8, name: int8}]"]
+    assert main(["mode=benchmark", *small, *entries, "benchmark.folder=compared"]) == 0
+    table = (folder / "compared" / "table.md").read_text()
+    assert "segformer-b0-exported" in table and "int8" in table
+
+
 def test_as_a_library_the_exported_segmenter_equals_the_other(folder: Path) -> None:
     clip = vosssl.data.synthetic.SyntheticClips(size=(64, 96), frames=3, count=1, flow=False)[0]
     network = SegFormer(widths=(8, 8, 10, 16), depths=(1, 1, 1, 1), head_width=8).eval()
@@ -82,3 +99,30 @@ def test_a_manifest_constructs_only_what_is_ours(folder: Path, tmp_path: Path) -
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ValueError, match=r"os\.system"):
         vosssl.create_segmenter("exported", weights=tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["mode=eval", "method=exported", "data=synthetic"], "weights=FOLDER"),
+        (["mode=eval", "method=exported", "weights=nowhere", "data=synthetic"], "holds no manifest.json"),
+        (["mode=export", "method=copy-first-mask"], "has nothing to"),
+        (["mode=export", "method=savi-boxes"], "starts from hints"),
+    ],
+)
+def test_what_cannot_be_is_said_in_a_line(
+    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    try:
+        status = main([*arguments, "device=cpu"])
+    except SystemExit as exit:
+        status = int(exit.code or 0)
+    assert status == 1
+    assert said in capsys.readouterr().err
+
+
+def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"needs onnx and onnxscript: pip install 'vosssl\[export\]'"):
+        require_exporter()

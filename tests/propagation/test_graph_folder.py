@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,12 @@ def test_a_missing_file_and_a_missing_graph_are_said(folder: Path) -> None:
     (folder / "double.onnx").unlink()
     with pytest.raises(FileNotFoundError, match="though the manifest names it"):
         graphs("double", x=torch.ones(2, 3))
+
+
+def test_without_onnx_runtime_it_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as if it were not there
+    with pytest.raises(ValueError, match="pip install onnxruntime"):
+        GraphFolder(folder)("double", x=torch.ones(2, 3))
 
 
 def test_a_manifest_leads_to_no_other_folder(folder: Path) -> None:

@@ -12,7 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from vosssl.engine import checkpoint
 from vosssl.modes.build import build, build_network
-from vosssl.modes.config import closest, options, saved_config, yaml_of
+from vosssl.modes.config import EXPORTED, closest, exported_method, options, saved_config, yaml_of
+from vosssl.propagation.graph_folder import MANIFEST, ExportedNetwork
 from vosssl.propagation.segmenter import VideoSegmenter
 
 Task = Literal["discovery", "lock_on"]
@@ -72,6 +73,8 @@ class Contender:
         """What its predictions depend on, as plain values: another identity makes other predictions."""
         method = OmegaConf.create(dict(self.method or {}))
         weights = None if self.weights is None else Path(self.weights)
+        if weights is not None and weights.is_dir():  # exported graphs
+            weights = weights / MANIFEST
         stat = weights.stat() if weights is not None and weights.is_file() else None
         return {
             "method": OmegaConf.to_container(method, resolve=True),
@@ -105,8 +108,8 @@ def contender(
     """Reads one entry of `benchmark.entries`.
 
     Args:
-        entry: a model's name, the path of a checkpoint of ours, the path of a folder of predictions; or a
-            mapping with any of KEYS.
+        entry: a model's name, the path of a checkpoint of ours, of a folder of exported graphs or of one of
+            predictions; or a mapping with any of KEYS.
         is_floor: whether it is a trivial baseline.
         where: folders of yaml files; None: only our own.
 
@@ -135,8 +138,12 @@ def contender(
         return replace(base, **_foreign(given), **facts)  # type: ignore[arg-type]
     weights = None if given.get("weights") is None else str(given["weights"])
     saved = _saved(weights)
-    if given.get("method"):
-        method: Mapping[str, Any] | DictConfig = yaml_of("method", str(given["method"]), where=where)
+    exported = given.get("method") == EXPORTED and weights is not None
+    method: Mapping[str, Any] | DictConfig
+    if exported:
+        method = exported_method(str(weights))
+    elif given.get("method"):
+        method = yaml_of("method", str(given["method"]), where=where)
     elif saved is not None and saved.get("method"):
         method = saved["method"]
     else:
@@ -150,7 +157,7 @@ def contender(
         base,
         name=base.name or str(method["name"]),
         method=method,
-        trusted_only=not given.get("method"),
+        trusted_only=exported or not given.get("method"),
         weights=weights or method.get("weights"),
         **(method_facts(method, saved) | facts),  # type: ignore[arg-type]
     )
@@ -206,7 +213,8 @@ def open_contender(entry: Contender, device: torch.device) -> Opened:
     if "network" in method:
         network = build_network(method, weights=entry.weights, trusted_only=entry.trusted_only)
         parts["network"] = network.to(device).eval().requires_grad_(False)
-        parameters = sum(parameter.numel() for parameter in network.parameters())
+        if not isinstance(network, ExportedNetwork):  # whose weights are in its graphs
+            parameters = sum(parameter.numel() for parameter in network.parameters())
     segmenter = build(method["segmenter"], trusted_only=entry.trusted_only, **parts, **entry.options)
     return Opened(segmenter, parameters)
 
@@ -232,6 +240,8 @@ def _spelt_out(entry: str, models: Sequence[str]) -> dict[str, Any]:
     if entry in models:
         return {"method": entry}
     path = Path(entry).expanduser()
+    if (path / MANIFEST).is_file():
+        return {"method": EXPORTED, "weights": str(path)}
     if path.is_dir():
         return {"predictions": entry}
     if path.is_file():

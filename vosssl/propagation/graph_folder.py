@@ -197,8 +197,7 @@ class GraphFolder:
     def _session(self, name: str) -> Any:
         if name in self._sessions:
             return self._sessions[name]
-        import onnxruntime
-
+        onnxruntime = _runtime()
         entry = self._entry(name)
         file = str(entry["file"])
         path = self.folder / file
@@ -218,10 +217,8 @@ class GraphFolder:
         return self._sessions[name]
 
     def _providers(self) -> list[str]:
-        import onnxruntime
-
         wanted = ["CUDAExecutionProvider"] if self.device.type == "cuda" else []
-        available = onnxruntime.get_available_providers()
+        available = _runtime().get_available_providers()
         return [*(name for name in wanted if name in available), "CPUExecutionProvider"]
 
     def _refusal(self, name: str, arrays: Mapping[str, np.ndarray], error: Exception) -> str:
@@ -232,6 +229,17 @@ class GraphFolder:
             f"graph {name!r} of {self.folder} was given {given} and takes {taken}: {reason}. Where "
             "an axis is a number there, it could not be left free: export for this size (export.frames)"
         )
+
+
+def _runtime() -> Any:
+    """ONNX Runtime; imported when the first graph is opened, since it takes a while."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ValueError(
+            "running exported graphs needs ONNX Runtime: pip install onnxruntime, or onnxruntime-gpu for CUDA"
+        ) from error
+    return onnxruntime
 
 
 class ExportedNetwork(nn.Module):
