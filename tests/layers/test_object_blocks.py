@@ -6,14 +6,15 @@ import torch
 from torch import nn
 
 from vosssl.layers.cbam import CBAM
-from vosssl.layers.object_blocks import ResidualBlock, joined, part_of
+from vosssl.layers.convolution import Convolution
+from vosssl.layers.object_blocks import ResidualBlock, joined
 
 
 def test_parts_of_a_convolution_add_up_to_it() -> None:
     torch.manual_seed(0)
-    convolution, maps = nn.Conv2d(5, 4, 3, stride=2, padding=1), torch.randn(2, 5, 6, 8)
-    first = part_of(convolution, maps[:, :2], slice(0, 2), bias=True)
-    last = part_of(convolution, maps[:, 2:], slice(2, None), bias=False)
+    convolution, maps = Convolution(5, 4, stride=2), torch.randn(2, 5, 6, 8)
+    first = convolution.part(maps[:, :2], slice(0, 2), bias=True)
+    last = convolution.part(maps[:, 2:], slice(2, None), bias=False)
     torch.testing.assert_close(first + last, convolution(maps))
 
 

@@ -426,3 +426,14 @@ def test_a_segmenter_by_name_takes_options_by_their_official_names() -> None:
     labels = [segmenter.step(frame, prompt if number == 0 else None) for number, frame in enumerate(frames)]
     assert segmenter.object_ids == (7,)
     assert all(frame.shape == (50, 66) for frame in labels)
+
+
+def test_attention_of_few_queries_or_keys_gives_the_same_numbers() -> None:
+    torch.manual_seed(0)
+    attention = MultiHeadAttention(32, 4)
+    nn.init.normal_(attention.in_proj_bias)
+    few, many, allowed = torch.randn(2, 3, 32), torch.randn(2, 40, 32), torch.rand(2, 1, 3, 40) > 0.5
+    torch.testing.assert_close(
+        attention(few, many, many + 1, allowed, few="queries"), attention(few, many, many + 1, allowed)
+    )
+    torch.testing.assert_close(attention(many, few, few + 1, few="keys"), attention(many, few, few + 1))

@@ -26,7 +26,7 @@ def test_results_are_those_of_a_direct_convolution(shape: tuple[int, int, int, i
 def test_blocks_of_rows_meet_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
     maps, weight = torch.randn(2, 3, 37, 21), torch.randn(4, 3, 3, 3)
     whole = convolve(maps, transformed_kernels(weight))
-    monkeypatch.setattr("vosssl.ops.winograd.CACHED", 36 * 6 * 4 * 3)  # three rows of tiles at a time
+    monkeypatch.setattr("vosssl.ops.winograd.PLACES", 3 * 6)  # three rows of tiles at a time
     torch.testing.assert_close(convolve(maps, transformed_kernels(weight)), whole)
 
 

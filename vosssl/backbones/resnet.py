@@ -7,14 +7,12 @@ stages, and masks beside the picture's channels; others take the plain network.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vosssl.layers.convolution import Convolution3x3
-
-Border = Literal["zeros", "reflect"]
+from vosssl.layers.convolution import Border, Convolution
 
 
 class BasicBlock(nn.Module):
@@ -34,17 +32,17 @@ class BasicBlock(nn.Module):
         self, channels: int, width: int, *, stride: int = 1, border: Border = "zeros", bias: bool = False
     ) -> None:
         super().__init__()
-        self.conv1 = _convolution(channels, width, 3, stride=stride, border=border, bias=bias)
+        self.conv1 = Convolution(channels, width, 3, stride=stride, border=border, bias=bias)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = _convolution(width, width, 3, border=border, bias=bias)
+        self.conv2 = Convolution(width, width, 3, border=border, bias=bias)
         self.bn2 = nn.BatchNorm2d(width)
-        self.downsample = _shortcut(channels, width, stride, bias=bias)
+        self.downsample = _downsampling(channels, width, stride, bias=bias)
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, channels, H, W) to (N, width, H / stride, W / stride)."""
-        inner = self.bn1(self.conv1(images)).relu_()
-        inner = self.bn2(self.conv2(inner))
-        return inner.add_(images if self.downsample is None else self.downsample(images)).relu_()
+        inner = self.conv1.normalised(images, self.bn1).relu_()
+        inner = self.conv2.normalised(inner, self.bn2)
+        return inner.add_(_shortcut(images, self.downsample)).relu_()
 
 
 class Bottleneck(nn.Module):
@@ -59,20 +57,20 @@ class Bottleneck(nn.Module):
         self, channels: int, width: int, *, stride: int = 1, border: Border = "zeros", bias: bool = False
     ) -> None:
         super().__init__()
-        self.conv1 = _convolution(channels, width, 1, bias=bias)
+        self.conv1 = Convolution(channels, width, 1, bias=bias)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = _convolution(width, width, 3, stride=stride, border=border, bias=bias)
+        self.conv2 = Convolution(width, width, 3, stride=stride, border=border, bias=bias)
         self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = _convolution(width, 4 * width, 1, bias=bias)
+        self.conv3 = Convolution(width, 4 * width, 1, bias=bias)
         self.bn3 = nn.BatchNorm2d(4 * width)
-        self.downsample = _shortcut(channels, 4 * width, stride, bias=bias)
+        self.downsample = _downsampling(channels, 4 * width, stride, bias=bias)
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, channels, H, W) to (N, 4 * width, H / stride, W / stride)."""
-        inner = self.bn1(self.conv1(images)).relu_()
-        inner = self.bn2(self.conv2(inner)).relu_()
-        inner = self.bn3(self.conv3(inner))
-        return inner.add_(images if self.downsample is None else self.downsample(images)).relu_()
+        inner = self.conv1.normalised(images, self.bn1).relu_()
+        inner = self.conv2.normalised(inner, self.bn2).relu_()
+        inner = self.conv3.normalised(inner, self.bn3)
+        return inner.add_(_shortcut(images, self.downsample)).relu_()
 
 
 class ResNet(nn.Module):
@@ -122,7 +120,7 @@ class ResNet(nn.Module):
                 f"blocks are {tuple(blocks)} and strides {tuple(strides)}, expected one to four stages and a "
                 "stride for each"
             )
-        self.conv1 = _convolution(
+        self.conv1 = Convolution(
             in_channels, width, first_side, stride=first_stride, border=border, bias=bias
         )
         self.bn1 = nn.BatchNorm2d(width)
@@ -218,7 +216,7 @@ class ResNet(nn.Module):
         Returns:
             As `pyramid`.
         """
-        features = self.maxpool(self.bn1(first).relu_())
+        features = self.maxpool(self.bn1(first)).relu_()  # a quarter of the places to rectify
         maps = []
         for name in self.stages:
             features = getattr(self, name)(features)
@@ -263,18 +261,15 @@ def resnet50(
     )
 
 
-def _convolution(
-    channels: int, width: int, side: int, *, stride: int = 1, border: Border = "zeros", bias: bool = False
-) -> nn.Conv2d:
-    """A convolution that keeps the size at stride 1."""
-    if side == 3 and stride == 1 and border == "zeros":
-        return Convolution3x3(channels, width, bias=bias)
-    padding = side // 2
-    mode = border if padding else "zeros"
-    return nn.Conv2d(channels, width, side, stride=stride, padding=padding, padding_mode=mode, bias=bias)
-
-
-def _shortcut(channels: int, width: int, stride: int, *, bias: bool = False) -> nn.Sequential | None:
+def _downsampling(channels: int, width: int, stride: int, *, bias: bool = False) -> nn.Sequential | None:
     if stride == 1 and channels == width:
         return None
-    return nn.Sequential(_convolution(channels, width, 1, stride=stride, bias=bias), nn.BatchNorm2d(width))
+    return nn.Sequential(Convolution(channels, width, 1, stride=stride, bias=bias), nn.BatchNorm2d(width))
+
+
+def _shortcut(images: Tensor, downsample: nn.Sequential | None) -> Tensor:
+    if downsample is None:
+        return images
+    convolution, norm = downsample
+    assert isinstance(convolution, Convolution) and isinstance(norm, nn.BatchNorm2d)
+    return convolution.normalised(images, norm)

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from vosssl.backbones.resnet import BasicBlock, Bottleneck, ResNet
 from vosssl.clip import Batch
 from vosssl.layers.cbam import CBAM
-from vosssl.layers.convolution import Convolution3x3
-from vosssl.layers.object_blocks import ResidualBlock, joined, part_of
+from vosssl.layers.convolution import Convolution, inference_layout
+from vosssl.layers.object_blocks import ResidualBlock, joined
 from vosssl.losses.bootstrapped_cross_entropy import bootstrapped_cross_entropy, hard_share
 from vosssl.ops.images import IMAGENET_MEAN, IMAGENET_STD, as_float
 from vosssl.ops.masks import aggregated_log_odds, labels_to_masks, soft_aggregate
@@ -92,7 +92,7 @@ class ValueEncoder(ResNet):
             images: (B, 3, H, W), normalised.
             features: (B, frame_channels, h, w) of the key encoder.
         """
-        return part_of(self.conv1, images, slice(0, 3), bias=True), self.fuser.block1.of_frame(features)
+        return self.conv1.part(images, slice(0, 3), bias=True), self.fuser.block1.of_frame(features)
 
     def of_objects(self, masks: Tensor, frame: tuple[Tensor, tuple[Tensor, Tensor]]) -> Tensor:
         """Values of objects.
@@ -104,7 +104,7 @@ class ValueEncoder(ResNet):
         Returns:
             (B, N, value_channels, h, w).
         """
-        seen = part_of(self.conv1, masks.flatten(0, 1), slice(3, None), bias=False)
+        seen = self.conv1.part(inference_layout(masks.flatten(0, 1)), slice(3, None), bias=False)
         own = self.pyramid_behind(joined(seen, frame[0]))[-1]
         return self.fuser(own, frame[1]).unflatten(0, masks.shape[:2])
 
@@ -129,7 +129,7 @@ class UpsampleBlock(nn.Module):
 
     def __init__(self, skip_channels: int, channels: int, width: int) -> None:
         super().__init__()
-        self.skip_conv = Convolution3x3(skip_channels, channels)
+        self.skip_conv = Convolution(skip_channels, channels)
         self.out_conv = ResidualBlock(channels, width)
 
     def forward(self, maps: Tensor, skip: Tensor) -> Tensor:
@@ -154,7 +154,7 @@ class Decoder(nn.Module):
         self.compress = ResidualBlock(2 * value_channels, value_channels)
         self.up_16_8 = UpsampleBlock(skip_channels[0], value_channels, width)
         self.up_8_4 = UpsampleBlock(skip_channels[1], width, width)
-        self.pred = nn.Conv2d(width, 1, 3, padding=1)
+        self.pred = Convolution(width, 1)
 
     def of_frame(self, thin16: Tensor, f8: Tensor, f4: Tensor) -> DecoderFrame:
         """What all objects of a frame share: (B, C, h, w) features, the coarsest first."""
@@ -162,9 +162,10 @@ class Decoder(nn.Module):
 
     def of_objects(self, readout: Tensor, frame: DecoderFrame) -> Tensor:
         """(B, N, value_channels, h, w) and `of_frame`, to logits (B, N, 4h, 4w)."""
-        maps16 = self.compress.of_objects(readout.flatten(0, 1), frame[0])  # (B, N, ...) -> (B * N, ...)
+        own = inference_layout(readout.flatten(0, 1))  # (B, N, ...) -> (B * N, ...)
+        maps16 = self.compress.of_objects(own, frame[0])
         maps4 = self.up_8_4(self.up_16_8(maps16, frame[1]), frame[2])
-        return self.pred(maps4.relu())[:, 0].unflatten(0, readout.shape[:2])
+        return self.pred(maps4, rectified=True)[:, 0].unflatten(0, readout.shape[:2])
 
 
 class STCN(nn.Module):
@@ -233,7 +234,7 @@ class STCN(nn.Module):
         )
         fine, middle, coarse = self.key_encoder.widths
         self.key_proj = KeyProjection(coarse, key_channels)
-        self.key_comp = Convolution3x3(coarse, value_channels)
+        self.key_comp = Convolution(coarse, value_channels)
         self.decoder = Decoder(value_channels, (middle, fine), decoder_channels)
         self.stride = self.key_encoder.stride
         self.mean: Tensor
@@ -358,7 +359,7 @@ class STCN(nn.Module):
         return {**state, FIRST_CONVOLUTION: torch.cat([weight, channel], dim=1)}
 
     def _normalised(self, images: Tensor) -> Tensor:
-        return (images - self.mean) / self.std
+        return inference_layout((images - self.mean) / self.std)
 
 
 def _chunks(groups: Sequence[Tensor], size: int) -> list[Tensor]:

@@ -32,6 +32,8 @@ def _with_batch(tensor: Tensor) -> Tensor:
         raise ValueError(f"expected at least (H, W), got {tuple(tensor.shape)}")
     if tensor.ndim == 2:
         return tensor[None, None]  # (H, W) -> (1, 1, H, W)
+    if tensor.ndim == 4:
+        return tensor  # a view of one image would lose its layout
     return tensor.reshape(-1, *tensor.shape[-3:]) if tensor.ndim > 3 else tensor[None]
 
 
@@ -85,7 +87,7 @@ def resize_masks(masks: Tensor, size: Size) -> Tensor:
     if tuple(masks.shape[-2:]) == tuple(size):
         return masks
     resized = F.interpolate(_with_batch(masks), size=size, mode="bilinear", align_corners=False)
-    return resized.reshape(*masks.shape[:-2], *size)
+    return resized if masks.ndim == 4 else resized.reshape(*masks.shape[:-2], *size)
 
 
 def mean_of_cells(masks: Tensor, size: Size) -> Tensor:

@@ -12,12 +12,11 @@ from __future__ import annotations
 from functools import cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 TILE = 4  # results of a tile along each axis
 INPUTS = TILE + 2
-CACHED = 1 << 21  # elements of a block that is transformed at one time: 8 MB
+PLACES = 112  # tiles that are transformed at one time: few enough for caches, enough to read kernels once
 
 _INPUT = (  # evaluates at 0, 1, -1, 2, -2 and infinity
     (4, 0, -5, 0, 1, 0),
@@ -59,13 +58,14 @@ def transformed_kernels(weight: Tensor) -> Tensor:
     return kernels.view(INPUTS**2, weight.shape[1], weight.shape[0]).float()
 
 
-def convolve(maps: Tensor, kernels: Tensor, bias: Tensor | None = None) -> Tensor:
+def convolve(maps: Tensor, kernels: Tensor, bias: Tensor | None = None, *, rectified: bool = False) -> Tensor:
     """A convolution of stride 1 with one zero around the maps; not differentiable.
 
     Args:
         maps: (N, C, H, W) float32; fastest in `torch.channels_last`.
         kernels: (36, C, O) of `transformed_kernels`.
         bias: (O,) or None.
+        rectified: of the maps' positive part: a ReLU before the layer that costs nothing.
 
     Returns:
         (N, O, H, W) in `torch.channels_last`.
@@ -73,23 +73,33 @@ def convolve(maps: Tensor, kernels: Tensor, bias: Tensor | None = None) -> Tenso
     count, channels, height, width = maps.shape
     wide = kernels.shape[2]
     down, across = -(-height // TILE), -(-width // TILE)  # tiles along each axis
-    rows = max(1, CACHED // (INPUTS**2 * across * max(channels, wide)))  # of tiles in a block
+    rows = min(down, max(1, PLACES // across))  # of tiles in a block
     rows = -(-down // -(-down // rows))  # blocks of about the same size
-    right, below = TILE * across - width + 1, TILE * down - height + 1
-    padded = F.pad(
-        maps.permute(0, 2, 3, 1), (0, 0, 1, right, 1, below)
-    )  # -> (N, 4 down + 2, 4 across + 2, C)
+    padded = _zero_framed(maps, TILE * down + 2, TILE * across + 2, (height, width))
+    inside = padded[1 : height + 1, 1 : width + 1]
     results = maps.new_empty(count, TILE * down, TILE * across, wide)
     tiles = results.unflatten(2, (across, TILE)).unflatten(1, (down, TILE))  # (N, down, 4, across, 4, O)
-    places = rows * across
-    scratch = [maps.new_empty(INPUTS**2 * places * max(channels, wide)) for _ in range(2)]
-    for picture, goal in zip(padded, tiles, strict=True):
+    scratch = [maps.new_empty(INPUTS**2 * (rows * across | 1) * max(channels, wide)) for _ in range(2)]
+    for picture, goal in zip(maps.permute(0, 2, 3, 1), tiles, strict=True):  # (H, W, C) each
+        if rectified:
+            torch.clamp_min(picture, 0, out=inside)
+        else:
+            inside.copy_(picture)
         for first in range(0, down, rows):
             block = goal[first : first + rows].permute(1, 3, 0, 2, 4)  # (4, 4, rows, across, O)
             torch.add(
-                _block(picture, first, block.shape, kernels, scratch), 0 if bias is None else bias, out=block
+                _block(padded, first, block.shape, kernels, scratch), 0 if bias is None else bias, out=block
             )
     return results[:, :height, :width].permute(0, 3, 1, 2)
+
+
+def _zero_framed(maps: Tensor, lines: int, columns: int, size: tuple[int, int]) -> Tensor:
+    """(lines, columns, C) with zeros all around what a picture of a size will fill from (1, 1) on."""
+    padded = maps.new_empty(lines, columns, maps.shape[1])
+    height, width = size
+    for edge in (padded[0], padded[height + 1 :], padded[:, 0], padded[:, width + 1 :]):
+        edge.zero_()
+    return padded
 
 
 def _block(picture: Tensor, first: int, shape: torch.Size, kernels: Tensor, scratch: list[Tensor]) -> Tensor:
@@ -104,6 +114,7 @@ def _block(picture: Tensor, first: int, shape: torch.Size, kernels: Tensor, scra
     """
     _, _, rows, across, wide = shape
     channels, places = picture.shape[-1], rows * across
+    odd = places | 1  # transformed rows whose distance is a multiple of 4 kB share lines of the cache
     one, two = scratch
     line, step, _ = picture.stride()
     seen = picture.as_strided(  # tiles overlap by two
@@ -111,12 +122,14 @@ def _block(picture: Tensor, first: int, shape: torch.Size, kernels: Tensor, scra
         (line, step, TILE * line, TILE * step, 1),
         picture.storage_offset() + TILE * first * line,
     )
-    gathered = one[: seen.numel()].view(seen.shape).copy_(seen).view(INPUTS**2, -1)
-    inputs = torch.mm(_like(_INPUT, picture), gathered, out=two[: seen.numel()].view(INPUTS**2, -1))
-    products = one[: INPUTS**2 * places * wide].view(INPUTS**2, places, wide)
-    torch.bmm(inputs.view(INPUTS**2, places, channels), kernels, out=products)  # (36, T, C) @ (36, C, O)
-    results = two[: TILE**2 * places * wide].view(TILE**2, -1)
-    return torch.mm(_like(_RESULT, picture), products.view(INPUTS**2, -1), out=results).view(shape)
+    gathered, inputs = (flat[: INPUTS**2 * odd * channels].view(INPUTS**2, odd, channels) for flat in scratch)
+    gathered[:, :places].unflatten(0, (INPUTS, INPUTS)).unflatten(2, (rows, across)).copy_(seen)
+    torch.mm(_like(_INPUT, picture), gathered.flatten(1), out=inputs.flatten(1))
+    products = one[: INPUTS**2 * odd * wide].view(INPUTS**2, odd, wide)
+    torch.bmm(inputs, kernels, out=products)  # (36, T, C) @ (36, C, O)
+    results = two[: TILE**2 * odd * wide].view(TILE**2, odd, wide)
+    torch.mm(_like(_RESULT, picture), products.flatten(1), out=results.flatten(1))
+    return results[:, :places].view(shape)
 
 
 @cache

@@ -6,10 +6,9 @@ import math
 from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vosssl.layers.convolution import Convolution3x3
+from vosssl.layers.convolution import Convolution
 
 
 def add_shared(objects: Tensor, shared: Tensor) -> Tensor:
@@ -49,9 +48,25 @@ def chunks(count: int, size: int) -> Iterator[slice]:
         yield slice(start, start + size)
 
 
+def chosen(maps: Tensor, part: slice) -> Tensor:
+    """Some objects of (B, N, ...) as (B*n, ...); of one video with its layout, which a view would lose."""
+    return maps[0, part] if len(maps) == 1 else maps[:, part].flatten(0, 1)
+
+
 def joined(parts: list[Tensor]) -> Tensor:
     """Parts (B, n, ...) one behind the other (B, N, ...); a single part is not copied."""
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+    if len(parts) == 1:
+        return parts[0]
+    if parts[0].ndim == 5:  # (B, n, C, h, w): channels stay last in memory, as convolutions want them
+        return torch.cat([part.movedim(2, -1) for part in parts], dim=1).movedim(-1, 2)
+    return torch.cat(parts, dim=1)
+
+
+def concatenated(*maps: Tensor) -> Tensor:
+    """Maps (N, C_i, h, w) side by side; where nothing is learnt, channels are last in memory."""
+    if torch.is_grad_enabled():
+        return torch.cat(maps, dim=1)
+    return torch.cat([part.permute(0, 2, 3, 1) for part in maps], dim=-1).permute(0, 3, 1, 2)
 
 
 def gated_update(sensory: Tensor, values: Tensor) -> Tensor:
@@ -79,7 +94,7 @@ class SensoryTransform(nn.Module):
 
     def __init__(self, width: int, sensory_width: int) -> None:
         super().__init__()
-        self.transform = Convolution3x3(width + sensory_width, 3 * sensory_width)
+        self.transform = Convolution(width + sensory_width, 3 * sensory_width)
         nn.init.xavier_normal_(self.transform.weight)
 
     def updated(self, features: Tensor, sensory: Tensor) -> Tensor:
@@ -87,7 +102,7 @@ class SensoryTransform(nn.Module):
         precision = self.transform.weight.dtype
         with torch.autocast(sensory.device.type, enabled=False):
             sensory = sensory.to(precision)
-            values = self.transform(torch.cat([features.to(precision), sensory], dim=1))
+            values = self.transform(concatenated(features.to(precision), sensory))
             return gated_update(sensory, values)
 
 
@@ -102,15 +117,15 @@ class ChannelAttentionBlock(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.conv1 = Convolution3x3(width, width)
-        self.conv2 = Convolution3x3(width, width)
+        self.conv1 = Convolution(width, width)
+        self.conv2 = Convolution(width, width)
         kernel = int((math.log2(width) + 1) // 2)
         kernel += 1 - kernel % 2  # the next odd one
         self.conv = nn.Conv1d(1, 1, kernel, padding=kernel // 2, bias=False)
 
     def forward(self, maps: Tensor) -> Tensor:
         """(N, width, h, w) to the same shape."""
-        inner = self.conv2(self.conv1(F.relu(maps)).relu_())
+        inner = self.conv2(self.conv1(maps, rectified=True).relu_())
         means = inner.mean(dim=(2, 3)).unsqueeze(1)  # (N, C, h, w) -> (N, 1, C)
         gates = self.conv(means).sigmoid().transpose(1, 2).unsqueeze(-1)  # (N, 1, C) -> (N, C, 1, 1)
         return torch.addcmul(maps, inner, gates.to(inner.dtype))

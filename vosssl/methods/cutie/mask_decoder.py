@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vosssl.layers.convolution import Convolution3x3
-from vosssl.methods.cutie.layers import SensoryTransform, add_shared, chunks, joined
+from vosssl.layers.convolution import Convolution
+from vosssl.methods.cutie.layers import SensoryTransform, add_shared, chosen, chunks, concatenated, joined
 
 
 class _SkipProjections(nn.Module):
@@ -33,7 +33,7 @@ class SensoryUpdate(SensoryTransform):
         self.g16_conv = nn.Conv2d(widths[0], sensory_width, 1)
         self.g8_conv = nn.Conv2d(widths[1], sensory_width, 1)
         self.g4_conv = nn.Conv2d(widths[2], sensory_width, 1)
-        self.transform = Convolution3x3(2 * sensory_width, 3 * sensory_width)
+        self.transform = Convolution(2 * sensory_width, 3 * sensory_width)
         nn.init.xavier_normal_(self.transform.weight)
 
     def forward(
@@ -52,7 +52,7 @@ class SensoryUpdate(SensoryTransform):
             (N, S, h, w).
         """
         # areas are averaged before channels are joined: the same numbers, a sixteenth of the copying
-        finest = torch.cat([F.avg_pool2d(maps4, 4), F.avg_pool2d(logits, 4).to(maps4.dtype)], dim=1)
+        finest = concatenated(F.avg_pool2d(maps4, 4), F.avg_pool2d(logits, 4).to(maps4.dtype))
         features = self.g16_conv(maps16) + self.g8_conv(F.avg_pool2d(maps8, 2)) + self.g4_conv(finest)
         return self.updated(features, sensory)
 
@@ -61,11 +61,11 @@ class _ResidualBlock(nn.Module):
     def __init__(self, width_in: int, width: int) -> None:
         super().__init__()
         self.downsample = nn.Identity() if width_in == width else nn.Conv2d(width_in, width, 1)
-        self.conv1 = Convolution3x3(width_in, width)
-        self.conv2 = Convolution3x3(width, width)
+        self.conv1 = Convolution(width_in, width)
+        self.conv2 = Convolution(width, width)
 
     def forward(self, maps: Tensor) -> Tensor:
-        inner = self.conv2(self.conv1(F.relu(maps)).relu_())
+        inner = self.conv2(self.conv1(maps, rectified=True).relu_())
         return inner.add_(self.downsample(maps))
 
 
@@ -106,7 +106,7 @@ class MaskDecoder(nn.Module):
         self.decoder_feat_proc = _SkipProjections(skip_widths, (width, wide8))
         self.up_16_8 = UpsampleBlock(width, wide8)
         self.up_8_4 = UpsampleBlock(wide8, wide4)
-        self.pred = nn.Conv2d(wide4, 1, 3, padding=1)
+        self.pred = Convolution(wide4, 1)
 
     def project_skips(self, maps8: Tensor, maps4: Tensor) -> tuple[Tensor, Tensor]:
         """The frame's part of both steps: once, for however many objects."""
@@ -137,12 +137,12 @@ class MaskDecoder(nn.Module):
         videos = len(features)
         all_logits, updated = [], []
         for part in chunks(features.shape[1], chunk_size):
-            maps16 = features[:, part].flatten(0, 1)  # (B, n, C, h, w) -> (B*n, C, h, w)
+            maps16 = chosen(features, part)  # (B, n, C, h, w) -> (B*n, C, h, w)
             maps8 = self.up_16_8(maps16, skips[0])
             maps4 = self.up_8_4(maps8, skips[1])
             logits = self.predict(maps4)
             if update:
-                new = self.sensory_update(maps16, maps8, maps4, logits, sensory[:, part].flatten(0, 1))
+                new = self.sensory_update(maps16, maps8, maps4, logits, chosen(sensory, part))
                 updated.append(new.unflatten(0, (videos, -1)))
             all_logits.append(logits.squeeze(1).unflatten(0, (videos, -1)))
         return joined(all_logits), joined(updated) if update else sensory
@@ -150,4 +150,4 @@ class MaskDecoder(nn.Module):
     def predict(self, maps4: Tensor) -> Tensor:
         """(N, C4, 4h, 4w) to logits (N, 1, 4h, 4w); in full precision."""
         with torch.autocast(maps4.device.type, enabled=False):
-            return self.pred(F.relu(maps4).to(self.pred.weight.dtype))
+            return self.pred(maps4.to(self.pred.weight.dtype), rectified=True)

@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from vosssl.methods.cutie.layers import FeatureFusion, SensoryTransform, add_shared, chunks, joined, others
+from vosssl.layers.convolution import inference_layout
+from vosssl.methods.cutie.layers import (
+    FeatureFusion,
+    SensoryTransform,
+    add_shared,
+    chosen,
+    chunks,
+    joined,
+    others,
+)
 from vosssl.methods.cutie.pixel_encoder import FrozenNormResNet
 
 
@@ -78,10 +86,10 @@ class MaskEncoder(FrozenNormResNet):
         shared = self.fuser.project_shared(features)
         values, updated = [], []
         for part in chunks(masks.shape[1], chunk_size):
-            maps = self.trunk(image_part, seen[:, part].flatten(0, 1))
+            maps = self.trunk(image_part, chosen(seen, part))
             value = self.fuser(shared, maps)
             if deep_update:
-                new = self.sensory_update.updated(value, sensory[:, part].flatten(0, 1))
+                new = self.sensory_update.updated(value, chosen(sensory, part))
                 updated.append(new.unflatten(0, (len(masks), -1)))
             values.append(value.unflatten(0, (len(masks), -1)))  # (B*n, C, h, w) -> (B, n, C, h, w)
         return joined(values), joined(updated) if deep_update else sensory
@@ -96,12 +104,8 @@ class MaskEncoder(FrozenNormResNet):
         Returns:
             (B*N, channels, h, w).
         """
-        first = F.conv2d(
-            masks, self.conv1.weight[:, 3:], stride=self.conv1.stride, padding=self.conv1.padding
-        )
+        first = self.conv1.part(inference_layout(masks), slice(3, None), bias=False)
         return self.pyramid_behind(add_shared(first, image_part))[-1]
 
     def _convolve_image(self, images: Tensor) -> Tensor:
-        return F.conv2d(
-            images, self.conv1.weight[:, :3], stride=self.conv1.stride, padding=self.conv1.padding
-        )
+        return self.conv1.part(inference_layout(images), slice(0, 3), bias=True)

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vosssl.layers.convolution import inference_layout
 from vosssl.methods.cutie.auxiliary import AuxiliaryHeads, AuxiliaryLogits
 from vosssl.methods.cutie.layers import joined
 from vosssl.methods.cutie.mask_decoder import MaskDecoder
@@ -162,10 +163,7 @@ class Cutie(nn.Module):
         Returns:
             Keys, and as features (B, C, h, w) of stride 16 and the decoder's skip connections of stride 8, 4.
         """
-        normalised = self._normalise(images)
-        if not torch.is_grad_enabled():  # a tenth faster; backward, PyTorch 2.15 corrupts memory on a CPU
-            normalised = normalised.contiguous(memory_format=torch.channels_last)
-        maps4, maps8, maps16 = self.pixel_encoder.pyramid(normalised)
+        maps4, maps8, maps16 = self.pixel_encoder.pyramid(inference_layout(self._normalise(images)))
         keys = self.key_proj(maps16)
         skips = self.mask_decoder.project_skips(maps8, maps4)
         return EncodedFrame(keys.key, keys.shrinkage, keys.selection, (self.pix_feat_proj(maps16), *skips))

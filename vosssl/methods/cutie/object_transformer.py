@@ -5,6 +5,8 @@ Half of the queries may look at an object's foreground only, the other half at t
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,7 +32,15 @@ class MultiHeadAttention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        allowed: Tensor | None = None,
+        *,
+        few: Literal["queries", "keys"] | None = None,
+    ) -> Tensor:
         """Attends.
 
         Args:
@@ -38,10 +48,15 @@ class MultiHeadAttention(nn.Module):
             key: (N, M, C).
             value: (N, M, C).
             allowed: (N, 1, L, M) bool, where a query may look; None: everywhere.
+            few: which side is much shorter than the other: the same numbers by half the products.
 
         Returns:
             (N, L, C).
         """
+        if few == "queries":
+            return self._of_few(query, key, value, allowed)
+        if few == "keys" and allowed is None:
+            return self._of_many(query, key, value)
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         queries, keys, values = (
             F.linear(tokens, weight, bias).unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -49,6 +64,45 @@ class MultiHeadAttention(nn.Module):
         )  # (N, L, C) -> (N, heads, L, C / heads)
         mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=allowed)
         return self.out_proj(mixed.transpose(1, 2).flatten(2))
+
+    def _of_few(self, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None) -> Tensor:
+        """Attends where queries are few: their heads are projected, the many keys and values are not.
+
+        (W_q q) . (W_k k) is (W_k' W_q q) . k, and a mean of projected values a projected mean; a bias of keys
+        changes no softmax.
+
+        Args: as `forward`.
+        """
+        heads, width = self.heads, query.shape[-1]
+        of_query, of_key, of_value = self.in_proj_weight.view(3, heads, -1, width)  # (heads, d, C) each
+        offset_query, _, offset_value = self.in_proj_bias.view(3, heads, 1, -1)
+        asked = query[:, None] @ of_query.transpose(1, 2) + offset_query  # (N, 1, L, C) -> (N, heads, L, d)
+        asked = (asked * asked.shape[-1] ** -0.5) @ of_key  # -> (N, heads, L, C)
+        scores = (asked.flatten(1, 2) @ key.transpose(1, 2)).unflatten(1, (heads, -1))  # -> (N, heads, L, M)
+        if allowed is not None:
+            scores = scores.masked_fill(~allowed, -torch.inf)
+        weights = scores.softmax(dim=-1)
+        means = (weights.flatten(1, 2) @ value).unflatten(1, (heads, -1))  # -> (N, heads, L, C)
+        mixed = means @ of_value.transpose(1, 2) + offset_value  # -> (N, heads, L, d)
+        return self.out_proj(mixed.transpose(1, 2).flatten(2))
+
+    def _of_many(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attends where keys are few: these are projected as the many queries, and as the result, would be.
+
+        Args: as `forward`.
+        """
+        heads, width = self.heads, query.shape[-1]
+        of_query, of_key, of_value = self.in_proj_weight.view(3, heads, -1, width)  # (heads, d, C) each
+        offset_query, offset_key, offset_value = self.in_proj_bias.view(3, heads, 1, -1)
+        keys = key[:, None] @ of_key.transpose(1, 2) + offset_key  # (N, 1, M, C) -> (N, heads, M, d)
+        keys = keys * keys.shape[-1] ** -0.5
+        shown = (keys @ of_query).flatten(1, 2)  # -> (N, heads * M, C)
+        lift = (keys @ offset_query.transpose(1, 2)).flatten(1)  # (N, heads, M, 1) -> (N, heads * M)
+        values = value[:, None] @ of_value.transpose(1, 2) + offset_value  # (N, heads, M, d)
+        given = values @ self.out_proj.weight.view(width, heads, -1).permute(1, 2, 0)  # -> (N, heads, M, C)
+        scores = torch.baddbmm(lift[:, None], query, shown.transpose(1, 2))  # (N, L, heads * M)
+        weights = scores.unflatten(-1, (heads, -1)).softmax(dim=-1).flatten(2)
+        return torch.baddbmm(self.out_proj.bias, weights, given.flatten(1, 2))  # -> (N, L, C)
 
 
 class CrossAttention(nn.Module):
@@ -152,10 +206,12 @@ class ObjectTransformerBlock(nn.Module):
         placed = tokens + pixel_positions
         queries = self.read_from_pixel.norm(queries)
         queries = queries + self.read_from_pixel.cross_attn(
-            queries + query_positions, placed, tokens, allowed
+            queries + query_positions, placed, tokens, allowed, few="queries"
         )
         queries = self.ffn(self.self_attn(queries, query_positions))
-        tokens = tokens + self.read_from_query.cross_attn(placed, queries + query_positions, queries)
+        tokens = tokens + self.read_from_query.cross_attn(
+            placed, queries + query_positions, queries, few="keys"
+        )
         pixels = tokens.transpose(1, 2).unflatten(-1, pixels.shape[-2:])  # (N, h*w, C) -> (N, C, h, w)
         return queries, self.pixel_ffn.conv(pixels)
 

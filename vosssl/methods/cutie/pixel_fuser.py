@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vosssl.methods.cutie.layers import FeatureFusion, chunks, joined, others
+from vosssl.methods.cutie.layers import FeatureFusion, chosen, chunks, concatenated, joined, others
 from vosssl.ops.resize import mean_of_cells
 
 
@@ -47,7 +47,8 @@ class PixelFuser(nn.Module):
         seen = masks.unsqueeze(2) if self.single_object else torch.stack([masks, others(masks)], dim=2)
         fused = []
         for part in chunks(masks.shape[1], chunk_size):
-            carried = torch.cat([sensory[:, part], seen[:, part].to(sensory.dtype)], dim=2).flatten(0, 1)
-            maps = self.sensory_compress(carried) + readout[:, part].flatten(0, 1)
+            own = chosen(sensory, part)  # (B, n, S, h, w) -> (B*n, S, h, w)
+            carried = concatenated(own, chosen(seen, part).to(sensory.dtype))
+            maps = self.sensory_compress(carried) + chosen(readout, part)
             fused.append(self.fuser(shared, maps).unflatten(0, (len(masks), -1)))
         return joined(fused)
