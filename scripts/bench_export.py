@@ -7,12 +7,13 @@ A model is a name of cfg/method, or NAME=WEIGHTS: a run of ours, whose own metho
 Without weights they are random: speed holds, J&F with the truth says nothing.
 
 Every row runs in a process of its own on one generated clip; objects of the first frame are given to models
-that need them, MobileSAM gets a box in each frame. Frames per second is of the median frame but the first, in
-a second pass; memory is the peak above the process without any model. The difference is the largest of any
-probability in any frame, "same J&F" is J&F with the labels of the first row as the truth, J&F is with the
-clip's. Rows: eager, compiled (torch.compile, dynamic sizes; its memory is also the compiler's), bf16
-(autocast), torch-int8 (linear layers), and exported fp32, int8 (weights of matrix products), int8-static
-(convolutions, too; calibrated on another clip), fp16.
+that need them, MobileSAM gets a box in each frame. Frames per second count CPU time of all threads, which
+other programs change little: of the median frame but the first, in a second pass. Memory is the peak above
+the process without any model. The difference is the largest of any probability in any frame, "same J&F" is
+J&F with the labels of the first row as the truth, J&F is with the clip's. Rows: eager, compiled
+(torch.compile, dynamic sizes; its memory is also the compiler's), bf16 (autocast), torch-int8 (linear
+layers), and exported fp32, int8 (weights of matrix products), int8-static (convolutions, too; calibrated on
+another clip), fp16.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ def exported(options: argparse.Namespace, model: str, place: Path, precisions: l
     facts = {"name": model, "method": runnable(method, export), "precision": "fp32"}
     manifest = write_graphs(export.graphs, place / "fp32", facts=facts)
     calls = None
-    if "int8-static" in precisions:
+    if precisions != ["fp32"]:
         calls = recorded(method, export, place / "fp32", clip_of(options, seed=1))
     for precision in precisions:
         if precision != "fp32":
@@ -211,14 +212,14 @@ def changed(network: nn.Module, row: str) -> nn.Module:
 def played(user: Any, clip: Clip) -> Followed:
     """A clip through a segmenter; a prompter gets the box of the first object in each frame."""
     if isinstance(user, VideoSegmenter):
-        return followed(user, clip)
+        return followed(user, clip, clock=time.process_time)
     assert clip.labels is not None
     labels, rows, seconds = [], [], []
     for frame, truth in zip(clip.frames, clip.labels, strict=True):
-        began = time.perf_counter()
+        began = time.process_time()
         user.set_image(frame)
         probability = user.predict(box_of(truth == 1), multimask=False).logits[0].sigmoid()  # (1, H, W)
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.process_time() - began)
         labels.append((probability[0] > 0.5).byte())
         rows.append(torch.cat([1 - probability, probability]))
     return Followed(torch.stack(labels), rows, seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -41,8 +42,15 @@ class Agreement(NamedTuple):
     j_and_f: float
 
 
-def followed(segmenter: VideoSegmenter, clip: Clip) -> Followed:
+def followed(
+    segmenter: VideoSegmenter, clip: Clip, *, clock: Callable[[], float] = time.perf_counter
+) -> Followed:
     """Runs a segmenter over a clip; one that cannot discover gets the first frame's labels.
+
+    Args:
+        segmenter: at rest.
+        clip: with labels, if it needs them.
+        clock: that seconds are taken from; `time.process_time` counts those of this process alone.
 
     Raises:
         ValueError: it needs labels, and the clip has none.
@@ -57,9 +65,9 @@ def followed(segmenter: VideoSegmenter, clip: Clip) -> Followed:
     segmenter.reset()
     labels, probabilities, seconds = [], [], []
     for frame in clip.frames:
-        began = time.perf_counter()
+        began = clock()
         labels.append(segmenter.step(frame, prompt))
-        seconds.append(time.perf_counter() - began)
+        seconds.append(clock() - began)
         probabilities.append(segmenter.probabilities)
         prompt = None
     return Followed(torch.stack(labels), probabilities, seconds)

@@ -52,7 +52,7 @@ def quantise(
         target: gets the graphs and their manifest, which comes last.
         precision: `int8`: weights of matrix products, activations measured in every call; `int8-static`:
             also convolutions, activations by calibration; `fp16`: everything but inputs and outputs.
-        calls: what calibration sees, of `recording`.
+        calls: what calibration sees, of `recording`; each new graph is tried with the first of its own.
 
     Returns:
         The new manifest. A graph that the tools cannot convert, or that calibration never called, is copied
@@ -98,7 +98,7 @@ def _convert(
             if precision == "int8-static" and not calls:
                 raise ValueError("calibration never called it")
             ways[precision](source, partial)
-            _require_runnable(partial)
+            _require_runnable(partial, calls)
         except Exception as error:  # the tools raise whatever they stumble over
             log.warning("%s stays fp32: %s", source.stem, str(error).splitlines()[0][:150])
             partial.write_bytes(source.read_bytes())
@@ -106,12 +106,24 @@ def _convert(
     return precision
 
 
-def _require_runnable(path: Path) -> None:
+def _require_runnable(path: Path, calls: Sequence[Mapping[str, np.ndarray]]) -> None:
+    """Opens a graph, and runs it where it is known with what."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    if calls:
+        session.run(None, dict(calls[0]))
+
+
+def _stacks(source: Path) -> list[str]:
+    """Products with constants of more than two axes, which ONNX Runtime cannot run in int8 by channel."""
+    import onnx
+
+    graph = onnx.load(source).graph
+    stacked = {constant.name for constant in graph.initializer if len(constant.dims) > 2}
+    return [node.name for node in graph.node if node.op_type in PRODUCTS and stacked & set(node.input)]
 
 
 def _dynamic(source: Path, target: Path) -> None:
@@ -124,6 +136,7 @@ def _dynamic(source: Path, target: Path) -> None:
             weight_type=QuantType.QInt8,
             per_channel=True,
             op_types_to_quantize=list(PRODUCTS),
+            nodes_to_exclude=_stacks(source),
         )
 
 
@@ -147,6 +160,7 @@ def _static(source: Path, target: Path, calls: Sequence[Mapping[str, np.ndarray]
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             op_types_to_quantize=list(STATIC),
+            nodes_to_exclude=_stacks(source),
         )
 
 

@@ -56,11 +56,7 @@ def run(cfg: DictConfig) -> None:
     size = sum(entry["bytes"] for entry in manifest["graphs"].values()) / 1e6
     log.info("%d graphs, %.2f MB, in %s", len(export.graphs), size, folder.resolve())
     if cfg.export.also:
-        calls = (
-            recorded(method, export, folder, calibration_clip(cfg))
-            if "int8-static" in cfg.export.also
-            else None
-        )
+        calls = recorded(method, export, folder, calibration_clip(cfg))
         for precision in cfg.export.also:
             quantise(folder, folder / precision, precision=precision, calls=calls)
     log.info("to use them: mode=eval method=exported weights=%s data=…", folder)
