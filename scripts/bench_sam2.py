@@ -1,7 +1,7 @@
 """SAM 2 on images and videos: time, memory and equal pixels, ours beside the official program, one run.
 
     python scripts/bench_sam2.py [--sizes 256,512,1024] [--objects 0,1,3,8] [--official CHECKOUT]
-    python scripts/bench_sam2.py --sizes 64 --objects 3 --frames 1000  # flat memory
+    python scripts/bench_sam2.py --sizes 64 --objects 3 --frames 1000 --budget 16  # flat memory
     python scripts/bench_sam2.py --sizes 512 --objects 8 --frames 9 --profile
 
 CHECKOUT is of facebookresearch/sam2. Frames are smooth noise that drifts, stored as a folder of images;
@@ -122,7 +122,12 @@ def video(options: argparse.Namespace, program: Any) -> dict[str, float]:
 
 def ours(options: argparse.Namespace, network: SAM2) -> Iterator[Tensor]:
     """Logits of all objects, frame by frame."""
-    session = SAM2Session(network, open_video(options.folder), image_size=int(options.sizes))
+    session = SAM2Session(
+        network,
+        open_video(options.folder),
+        image_size=int(options.sizes),
+        memory_budget_mb=options.budget,
+    )
     for identity, mask in given(options).items():
         session.add_prompt(0, identity, mask=mask)
     for masks in session.propagate():
@@ -205,6 +210,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--video", default="480x854", help="height and width of its frames")
     made.add_argument("--threads", type=int, default=1)
     made.add_argument("--official", help="checkout of facebookresearch/sam2")
+    made.add_argument("--budget", type=float, default=1024.0, help="MB of memories that ours keeps")
     made.add_argument("--rows", default="official,ours")
     made.add_argument("--profile", action="store_true", help="where the time goes")
     made.add_argument("--row", help=argparse.SUPPRESS)

@@ -66,6 +66,8 @@ def test_a_norm_behind_it_costs_nothing_and_changes_nothing() -> None:
         with torch.no_grad():
             expected = norm(F.conv2d(maps, layer.weight, layer.bias, stride, side // 2))
             torch.testing.assert_close(layer.normalised(maps, norm), expected, rtol=1e-4, atol=1e-4)
+            small = layer.normalised(maps[..., :5, :5], norm)  # too small for fewer multiplications
+            torch.testing.assert_close(small[..., :2, :2], expected[..., :2, :2], rtol=1e-4, atol=1e-4)
             norm.bias.add_(1)
             torch.testing.assert_close(layer.normalised(maps, norm), expected + 1, rtol=1e-4, atol=1e-4)
 

@@ -28,13 +28,13 @@ class _Prepared(NamedTuple):
 
     Attributes:
         seen: which tensors they were made of, and their versions.
-        weight: as the layer's.
+        weight: as the layer's; None where there are kernels instead.
         bias: (O,) or None.
         kernels: (36, C, O) for 3x3 layers with fewer multiplications, made when they are first needed.
     """
 
     seen: tuple[tuple[int, int], ...]
-    weight: Tensor
+    weight: Tensor | None
     bias: Tensor | None
     kernels: Tensor | None
 
@@ -88,7 +88,10 @@ class Convolution(nn.Conv2d):
             assert self._prepared is not None
             return convolve(maps, kernels, self._prepared.bias)
         prepared = self._folded(norm)
-        return self._conv_forward(maps, prepared.weight, prepared.bias)
+        weight = prepared.weight
+        if weight is None:  # small maps behind large ones
+            weight, _ = _with_norm(self.weight, self.bias, norm)
+        return self._conv_forward(maps, weight, prepared.bias)
 
     def part(self, maps: Tensor, channels: slice, *, bias: bool, rectified: bool = False) -> Tensor:
         """What some input channels contribute.
@@ -114,7 +117,8 @@ class Convolution(nn.Conv2d):
         """Transformed weights, made anew where something changed."""
         prepared = self._folded(norm)
         if prepared.kernels is None:
-            prepared = prepared._replace(kernels=transformed_kernels(prepared.weight), weight=self.weight)
+            assert prepared.weight is not None
+            prepared = prepared._replace(kernels=transformed_kernels(prepared.weight), weight=None)
             self._prepared = prepared
         assert prepared.kernels is not None
         return prepared.kernels
@@ -126,10 +130,8 @@ class Convolution(nn.Conv2d):
             made_of += [norm.running_mean, norm.running_var, norm.weight, norm.bias]
         seen = tuple((tensor.data_ptr(), tensor._version) for tensor in made_of if tensor is not None)
         if self._prepared is None or self._prepared.seen != seen:
-            weight, bias = self.weight, self.bias
-            if norm is not None:
-                weight, bias = _with_norm(weight, bias, norm)
-            self._prepared = _Prepared(seen, weight, bias, None)
+            own = (self.weight, self.bias) if norm is None else _with_norm(self.weight, self.bias, norm)
+            self._prepared = _Prepared(seen, *own, None)
         return self._prepared
 
     def _is_frozen(self, maps: Tensor) -> bool:
