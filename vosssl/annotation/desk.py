@@ -345,20 +345,23 @@ class Desk:
                 self.version += 1
 
     def _text(self, said: Mapping[str, Any]) -> list[float]:
-        """Boxes around what a text names; each becomes an object of that name, but for the last: a draft."""
+        """Boxes around what a text names; each in which the prompter sees something becomes an object."""
         project, frame = self._about(), _whole(said, "frame")
         if self.finder is None:
             raise ValueError("finding objects by text was not configured")
         text = str(said.get("text", "")).strip()
         if not text:
             raise ValueError("say what to look for, such as: a dog")
-        found = self.finder(project.work.frames.read(frame).image, text)
-        if not found:
-            raise ValueError(f"nothing in frame {frame} was taken for {text!r}")
-        for box, _ in found:
-            project.box(frame, box, identity=project.work.next_identity)
+        scores = []
+        for box, score in self.finder(project.work.frames.read(frame).image, text):
+            if not bool(project.box(frame, box, identity=project.work.next_identity).mask.any()):
+                project.discard()
+                continue
             project.call(project.accept(), text)
-        return [score for _, score in found]
+            scores.append(score)
+        if not scores:
+            raise ValueError(f"nothing in frame {frame} was taken for {text!r}")
+        return scores
 
     def _export(self, said: Mapping[str, Any]) -> str:
         kind = str(said.get("format", ""))

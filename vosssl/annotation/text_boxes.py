@@ -55,12 +55,19 @@ class GroundingDino:
             Boxes in pixels with their scores, best first.
 
         Raises:
-            ValueError: the extra is not installed, or the model cannot be loaded.
+            ValueError: the extra is not installed, the model cannot be loaded, or reads no text so long.
         """
         processor, network = self._loaded or self._load()
         prompt = text.strip().lower().rstrip(".") + "."  # the form it was trained with
         pixels = as_bytes(image).permute(1, 2, 0).cpu().numpy()  # (3, H, W) -> (H, W, 3)
-        inputs = processor(images=pixels, text=prompt, return_tensors="pt").to(self.device)
+        inputs = processor(
+            images=pixels, text=prompt, return_tensors="pt", input_data_format="channels_last"
+        ).to(self.device)  # said, since a frame of 3 lines would be taken for one of 3 channels
+        words, most = inputs["input_ids"].shape[-1], network.config.max_text_len
+        if words > most:
+            raise ValueError(
+                f"the text has {words} parts of words, expected at most {most}; say less at once"
+            )
         (found,) = processor.post_process_grounded_object_detection(
             network(**inputs),
             inputs["input_ids"],
