@@ -160,8 +160,8 @@ class Objective:
                 f"frames are {tuple(batch.frames.shape)} (B, T, 3, H, W), expected sides that are multiples "
                 "of 32 pixels: set data.size, or method.objective.image_size"
             )
-        if step < self.apart_until:
-            batch = _apart(batch)
+        if step < self.apart_until and type(batch.frames) is Tensor:  # a forecast of memory has no content,
+            batch = _apart(batch)  # and whole clips took more (1.13 GB, frames apart 1.04)
         terms: dict[str, Tensor] = network(partial(self.losses, batch=batch))
         return terms
 
