@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.annotation.moving_shapes import moving_shapes
+from tests.annotation.person import Person
 from tests.engine.webdriver import Browser, chromium
 from vosssl.annotation.desk import Desk
 from vosssl.annotation.project import Annotation
@@ -24,41 +25,6 @@ from vosssl.methods.grab_cut import grab_cut_prompter
 from vosssl.propagation.click_and_track import ClickAndTrack
 
 FRAMES, SIZE = 6, (96, 160)
-
-
-class Page:
-    """A person at the page."""
-
-    def __init__(self, browser: Browser) -> None:
-        self.browser = browser
-
-    def at(self, x: float, y: float) -> tuple[float, float]:
-        """From pixels of the frame to CSS pixels of the canvas."""
-        left, top, scale = self.browser.script("const {left, top, scale} = fit(); return [left, top, scale]")
-        return left + x * scale, top + y * scale
-
-    def click(self, x: float, y: float, *, button: int = 0) -> None:
-        self.browser.drag("#view", self.at(x, y), button=button)
-        self.settle()
-
-    def drag(self, start: tuple[float, float], end: tuple[float, float], *, button: int = 0) -> None:
-        self.browser.drag("#view", self.at(*start), self.at(*end), button=button)
-        self.settle()
-
-    def press(self, *keys: str) -> None:
-        for key in keys:
-            self.browser.press(key)
-            self.settle()
-
-    def settle(self) -> None:
-        """Waits until the server has answered and nothing runs."""
-        self.browser.script("return new Promise(done => setTimeout(done, 60))")
-        idle = "!document.body.dataset.busy && !document.body.dataset.running && !watching"
-        self.browser.wait_for(idle)
-
-    @property
-    def message(self) -> str:
-        return self.browser.script("return document.getElementById('message').textContent")
 
 
 @pytest.fixture(scope="module")
@@ -88,9 +54,8 @@ def test_from_a_video_to_coco_with_mouse_and_keys(
     _, truth = shapes
     browser = Browser(tmp_path / "profile")
     try:
-        browser.open_url(served.url)
-        browser.wait_for("document.body.dataset.shown && !watching")
-        page, project = Page(browser), served.desk.project
+        page, project = Person(browser), served.desk.project
+        page.visit(served.url)
         assert project is not None
         for identity in (1, 2, 3):
             rows, columns = (truth[0] == identity).nonzero().float().mean(0).tolist()
@@ -101,9 +66,13 @@ def test_from_a_video_to_coco_with_mouse_and_keys(
         labels = project.work.labels(0)
         assert labels is not None and float((labels == truth[0]).float().mean()) > 0.97
         page.press("t")
+        assert "All frames are tracked. C lets" in page.hint
         assert "done" in page.message and project.work.known_frames == tuple(range(FRAMES))
         page.press("c", "w", "3")
-        assert browser.script("return String(page.frame)") == str(project.worst_frame())
+        assert page.frame == project.worst_frame()
+        assert browser.script("return !page.outlines")
+        page.press("s")
+        browser.wait_for("page.outlines && page.outlines.naturalWidth")
         browser.click("[data-tool=brush]")
         page.drag((5, 5), (40, 5))
         draft = project.work.draft

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from vosssl.data.coco_json import CocoLabels
 from vosssl.data.label_sources import LabelOptions
 from vosssl.data.video import load_clip
 from vosssl.methods.copy_first_mask import CopyFirstMask
+from vosssl.methods.floors import ColourKMeansSegmenter
 from vosssl.propagation.click_and_track import ClickAndTrack
 from vosssl.propagation.image_prompting import ImagePrompter
 from vosssl.propagation.segmenter import Box, VideoSegmenter
@@ -22,7 +24,10 @@ FIRST, SECOND = (5, 5), (10, 20)  # points on the two squares in frame 0
 
 
 def project(
-    folder: Path, *, segmenter: VideoSegmenter | None = None, second: type[VideoSegmenter] | None = None
+    folder: Path,
+    *,
+    segmenter: VideoSegmenter | None = None,
+    second: Callable[[], VideoSegmenter] | None = None,
 ) -> Annotation:
     prompter = ImagePrompter(ColourNetwork())
     work = ClickAndTrack(squares(), segmenter or ColourSegmenter(), prompter=prompter, folder=folder)
@@ -77,6 +82,35 @@ def test_an_object_found_late_is_compared_before_its_first_mask_too(tmp_path: Pa
     assert sorted(tracked.frame for tracked in found.spread(4)) == [0, 1, 2, 3, 5, 6, 7]
     list(found.check())
     assert all(score.disagreement == 0 for score in found.scores())
+
+
+def test_a_second_source_that_follows_no_masks_says_so(tmp_path: Path) -> None:
+    found = clicked(tmp_path, second=lambda: ColourKMeansSegmenter(clusters=3))
+    with pytest.raises(ValueError, match=r"follows no masks.*annotate\.second"):
+        list(found.check())
+
+
+def test_the_steps_of_a_check_are_known_before(tmp_path: Path) -> None:
+    found = project(tmp_path, second=ColourSegmenter)
+    assert found.second is not None and found.second.length == 0
+    found.click(2, FIRST[0] + 2, FIRST[1])
+    found.accept()
+    found.click(5, SECOND[0] + 5, SECOND[1])
+    found.accept()
+    assert len(list(found.check())) == found.second.length == 6 + 6
+
+
+def test_a_killed_pass_is_looked_at_where_all_was_written(tmp_path: Path) -> None:
+    first = project(tmp_path)
+    first.click(0, *FIRST)
+    first.accept()
+    steps = first.follow(first.work.track(0))
+    assert [next(steps) for _ in range(4)] == [0, 1, 2, 3] and first.frame == 3
+    first.save()  # the frame, as it does every second; the record says no more than frame 0
+    again = project(tmp_path)
+    assert (again.work.known_frames, again.frame) == ((0,), 0)
+    steps.close()
+    assert project(tmp_path).frame == 3
 
 
 def test_a_correction_reaches_to_the_neighbouring_accepted_frames(tmp_path: Path) -> None:

@@ -105,6 +105,9 @@ def test_a_person_clicks_tracks_reviews_and_exports(client: Client) -> None:
     assert len(zipfile.ZipFile(BytesIO(client.get("download/davis")[1])).namelist()) >= 16
     picture = cv2.imdecode(np.frombuffer(client.get("masks/7.png")[1], np.uint8), cv2.IMREAD_UNCHANGED)
     assert picture.shape == (32, 48, 4) and set(np.unique(picture[..., 3])) == {0, 105, 255}
+    outlines = cv2.imdecode(np.frombuffer(client.get("second/7.png")[1], np.uint8), cv2.IMREAD_UNCHANGED)
+    assert outlines.shape == (32, 48, 4) and 0 < (outlines[..., 3] > 0).sum() < (picture[..., 3] > 0).sum()
+    assert client.get("second/99.png")[0] == 400
     assert client.act("undo")[1]["result"] == "tracking from frame 0"
 
 

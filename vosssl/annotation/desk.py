@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import cv2
-import numpy as np
 import torch
 from torch import Tensor
 
+from vosssl.annotation.overlays import encoded, outlined, painted
 from vosssl.annotation.project import FORMATS, Annotation, sides
 from vosssl.data.files import path_inside
 from vosssl.engine.drawing import id_colors
@@ -24,7 +23,6 @@ from vosssl.engine.html_page import css_color
 from vosssl.propagation.segmenter import Box
 
 log = logging.getLogger(__name__)
-ALPHA = 105  # of masks; their borders are opaque
 YIELD = 0.002  # seconds between two frames of a job: what waits for the lock gets its turn
 USER_ERRORS = (ValueError, OSError, MemoryError)
 
@@ -204,7 +202,7 @@ class Desk:
         """A frame of the video."""
         with self.lock:
             image = self._about().work.frames.read(frame).image  # (3, H, W) RGB
-        return _encoded(".jpg", image.flip(0).permute(1, 2, 0).contiguous().numpy())
+        return encoded(".jpg", image.flip(0).permute(1, 2, 0).contiguous().numpy())
 
     def masks_png(self, frame: int) -> bytes:
         """The masks of a frame as a transparent picture; the draft's is dashed."""
@@ -215,7 +213,16 @@ class Desk:
         own = draft if draft is not None and draft.frame == frame else None
         if own is not None:
             labels = torch.where(own.mask, own.identity, torch.where(labels == own.identity, 0, labels))
-        return _encoded(".png", painted(labels.to(torch.uint8), draft=own.mask if own else None))
+        return encoded(".png", painted(labels.to(torch.uint8), draft=own.mask if own else None))
+
+    def second_png(self, frame: int) -> bytes:
+        """Outlines of what the second source found in a frame, as a transparent picture."""
+        with self.lock:
+            project = self._about()
+            project.work.frames.require(frame)
+            labels = None if project.second is None else project.second.read(frame)
+            labels = torch.zeros(project.work.video.size, dtype=torch.uint8) if labels is None else labels
+        return encoded(".png", outlined(labels))
 
     def upload(self, name: str, body: Iterable[bytes]) -> dict[str, Any]:
         """Keeps a video that was sent, and opens it.
@@ -293,12 +300,13 @@ class Desk:
         project.save()
 
     def _track(self, said: Mapping[str, Any]) -> None:
-        work, frame, reverse = self._about().work, _whole(said, "frame"), bool(said.get("reverse", False))
+        project, frame, reverse = self._about(), _whole(said, "frame"), bool(said.get("reverse", False))
+        work = project.work
         total = frame if reverse else len(work.frames) - 1 - frame
         steps = work.track(frame, reverse=reverse)
         next(steps)  # the frame itself, or what is wrong with it
         name = f"tracking {'backwards' if reverse else 'forwards'} from frame {frame}"
-        self._start(name, total, (tracked.frame for tracked in steps))
+        self._start(name, total, project.follow(steps))
 
     def _spread(self, said: Mapping[str, Any]) -> None:
         project, frame = self._about(), _whole(said, "frame")
@@ -310,8 +318,8 @@ class Desk:
     def _check(self, said: Mapping[str, Any]) -> None:
         project = self._about()
         steps = project.check()
-        first = next(steps)
-        self._start("checking with the second source", len(project.work.frames), steps, done=first)
+        total, first = project.second.length if project.second else 0, next(steps)
+        self._start("checking with the second source", total, steps, done=first)
 
     def _start(self, name: str, total: int, steps: Iterable[int], *, done: int = 0) -> None:
         """Takes steps in a thread of its own, each under the lock."""
@@ -368,35 +376,6 @@ class Desk:
         if kind not in FORMATS:
             raise ValueError(f"there is no format {kind!r}; there are: {', '.join(FORMATS)}")
         return str(self._about().export(kind).resolve())
-
-
-def painted(labels: Tensor, *, draft: Tensor | None = None) -> np.ndarray:
-    """Labels as a transparent picture.
-
-    Args:
-        labels: (H, W) uint8 ids.
-        draft: (H, W) bool, which is dashed.
-
-    Returns:
-        (H, W, 4) uint8, BGR and alpha.
-    """
-    ids = labels.numpy()
-    edge = np.zeros(ids.shape, bool)
-    edge[1:] |= ids[1:] != ids[:-1]
-    edge[:-1] |= ids[:-1] != ids[1:]
-    edge[:, 1:] |= ids[:, 1:] != ids[:, :-1]
-    edge[:, :-1] |= ids[:, :-1] != ids[:, 1:]
-    alpha = np.where(ids > 0, np.where(edge, 255, ALPHA), 0).astype(np.uint8)
-    picture = np.dstack([id_colors().flip(1).numpy()[ids], alpha])
-    if draft is not None:
-        rows, columns = np.indices(ids.shape)
-        dashes = draft.numpy() & edge & ((rows + columns) // 4 % 2 == 0)
-        picture[dashes] = 255
-    return picture
-
-
-def _encoded(kind: str, pixels: np.ndarray) -> bytes:
-    return cv2.imencode(kind, pixels)[1].tobytes()
 
 
 def _whole(said: Mapping[str, Any], key: str) -> int:

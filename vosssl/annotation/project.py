@@ -7,7 +7,8 @@ tracked. Here the draft is saved too, so that a program that is killed loses not
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -23,7 +24,7 @@ from vosssl.data.cvat_export import write_cvat
 from vosssl.data.files import atomic_write
 from vosssl.data.io import read_labels, write_image, write_labels
 from vosssl.data.yolo_export import write_yolo
-from vosssl.propagation.click_and_track import ClickAndTrack
+from vosssl.propagation.click_and_track import SAVED_EVERY, ClickAndTrack
 from vosssl.propagation.mask_drafts import Draft
 from vosssl.propagation.segmenter import Box, VideoSegmenter
 from vosssl.propagation.tracking_steps import TrackedFrame
@@ -245,6 +246,19 @@ class Annotation:
         self.frame = frame
         self.save()
 
+    def follow(self, steps: Iterable[TrackedFrame]) -> Iterator[int]:
+        """The frames of a pass, each looked at in its turn, so that a killed pass is found where it was."""
+        saved = time.monotonic()
+        try:
+            for tracked in steps:
+                self.frame = tracked.frame
+                if time.monotonic() - saved > SAVED_EVERY:
+                    self.save()
+                    saved = time.monotonic()
+                yield tracked.frame
+        finally:
+            self.save()
+
     def save(self) -> None:
         """Writes what `ClickAndTrack` does not save: the draft, names, the frame that is looked at."""
         draft = self.work.draft
@@ -268,7 +282,7 @@ class Annotation:
             return
         try:
             content = json.loads(path.read_text())
-            self.frame = min(max(int(content["frame"]), 0), len(self.work.frames) - 1)
+            self.frame = self._still_known(min(max(int(content["frame"]), 0), len(self.work.frames) - 1))
             self.names = {int(key): str(value) for key, value in content["names"].items()}
             kept = content["draft"]
             if kept is not None:
@@ -286,6 +300,13 @@ class Annotation:
                 )
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is damaged ({error!r}); move it away, masks and tracks stay") from error
+
+    def _still_known(self, frame: int) -> int:
+        """The frame, or of a pass that was killed the last one before it of which all was written."""
+        known = self.work.known_frames
+        if not known or frame in known or not self.work.label_file(frame).is_file():
+            return frame
+        return min(known, key=lambda other: abs(other - frame))
 
     def _kept(self, draft: Draft) -> Draft:
         self.save()

@@ -42,8 +42,7 @@ class SecondSource:
         prompted = self.work.prompted_frames
         if not prompted:
             raise ValueError("nothing was accepted yet; there is nothing to compare with")
-        first = {key: frame for frame in reversed(prompted) for key in self.work.said(frame)}
-        done = 0
+        first, done = self._first_frames(), 0
         for frame in range(prompted[0], len(self.work.frames)):
             self._write(frame, self._step(frame, begin=frame == prompted[0]))
             yield (done := done + 1)
@@ -58,6 +57,12 @@ class SecondSource:
                 labels = torch.where(behind == 0, found.to(torch.uint8), behind)
             self._write(frame, labels)
             yield (done := done + 1)
+
+    @property
+    def length(self) -> int:
+        """Steps of `run`; 0 when nothing was accepted."""
+        first = self._first_frames()
+        return len(self.work.frames) - min(first.values()) + max(first.values()) + 1 if first else 0
 
     def read(self, frame: int) -> Tensor | None:
         """(H, W) uint8 ids that the second source found, or None."""
@@ -76,9 +81,19 @@ class SecondSource:
             self._seen[frame] = (stamp, differences(labels, found))
         return {key: value for key, value in self._seen[frame][1].items() if key in self.work.objects}
 
+    def _first_frames(self) -> dict[int, int]:
+        """By object, the first frame that a person spoke about."""
+        return {key: frame for frame in reversed(self.work.prompted_frames) for key in self.work.said(frame)}
+
     def _step(self, frame: int, *, begin: bool) -> Tensor:
         if self._segmenter is None:
-            self._segmenter = self._make()
+            segmenter = self._make()
+            if "masks" not in getattr(segmenter, "prompt_kinds", ()):
+                raise ValueError(
+                    f"{type(segmenter).__name__} follows no masks, so it cannot check them; choose another "
+                    "annotate.second"
+                )
+            self._segmenter = segmenter
         if begin:
             self._segmenter.reset()
         with torch.inference_mode():

@@ -120,6 +120,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(desk.frame_jpeg(int(found[1])), "image/jpeg")
         elif found := re.fullmatch(r"masks/(\d{1,7})\.png", place):
             self._send(desk.masks_png(int(found[1])), "image/png")
+        elif found := re.fullmatch(r"second/(\d{1,7})\.png", place):
+            self._send(desk.second_png(int(found[1])), "image/png")
         elif found := re.fullmatch(r"download/(\w{1,10})", place):
             self._send_export(found[1])
         else:

@@ -20,7 +20,7 @@ from vosssl.data.frame_reader import has_end
 from vosssl.data.video import open_video
 from vosssl.engine.click_session import ClickSession
 from vosssl.engine.click_window import run_window
-from vosssl.modes.build import create_prompter, create_segmenter
+from vosssl.modes.build import create_prompter, create_segmenter, method_config
 from vosssl.modes.session import Session, segmenter_of, start
 from vosssl.propagation.click_and_track import ClickAndTrack
 from vosssl.propagation.segmenter import VideoSegmenter
@@ -80,6 +80,8 @@ class Opener:
         self._device = str(session.device)
         self._folder = session.folder
         self._segmenter = self._first_source(session)
+        if cfg.annotate.second:
+            method_config(cfg.annotate.second, weights=cfg.annotate.second_weights)  # or what it could be
         name = cfg.annotate.prompter or default_prompter()
         log.info("masks of clicks by %s", name)
         self._prompter = create_prompter(name, weights=cfg.annotate.prompter_weights, device=self._device)
@@ -117,7 +119,8 @@ class Opener:
         return segmenter
 
     def _second_source(self) -> VideoSegmenter:
-        return create_segmenter(self._cfg.annotate.second, device=self._device)
+        name, weights = self._cfg.annotate.second, self._cfg.annotate.second_weights
+        return create_segmenter(name, weights=weights, device=self._device)
 
 
 def require_same_source(folder: Path, source: Path) -> None:
