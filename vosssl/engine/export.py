@@ -118,7 +118,7 @@ def write_graph(graph: Graph, path: Path, *, opset: int) -> None:
         with torch.no_grad(), _quiet():
             program = torch.onnx.export(
                 _Function(graph),
-                tuple(traced.values()),
+                tuple(tensor.clone() for tensor in traced.values()),  # of one tensor twice: one input
                 dynamo=True,
                 dynamic_shapes=(free,),
                 input_names=list(traced),

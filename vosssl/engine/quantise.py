@@ -23,6 +23,7 @@ Recorded = Mapping[str, Sequence[Mapping[str, np.ndarray]]]  # by graph, the inp
 
 PRODUCTS = ("MatMul", "Gemm")  # what weights are made int8 of without calibration; convolutions get slower
 STATIC = ("MatMul", "Gemm", "Conv")
+# Weights of 7 bits (`reduce_range`): sums of products of 8 overflow on processors without VNNI.
 MOST_CALLS = 32  # of a graph that calibration looks at
 
 
@@ -135,6 +136,7 @@ def _dynamic(source: Path, target: Path) -> None:
             target,
             weight_type=QuantType.QInt8,
             per_channel=True,
+            reduce_range=True,
             op_types_to_quantize=list(PRODUCTS),
             nodes_to_exclude=_stacks(source),
         )
@@ -157,6 +159,7 @@ def _static(source: Path, target: Path, calls: Sequence[Mapping[str, np.ndarray]
             Reader(),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
+            reduce_range=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             op_types_to_quantize=list(STATIC),

@@ -36,7 +36,10 @@ def class_export(network: nn.Module, segmenter: Any, examples: Sequence[Example]
         free = {
             f"{name}_{time}": {2: f"{name}_h", 3: f"{name}_w"} for time in range(length) for name in names
         }
-        inputs = [dict(zip(free, [*one * length], strict=True)) for one in maps]
+        inputs = [
+            dict(zip(free, (part.roll(time, dims=-1) for time in range(length) for part in one), strict=True))
+            for one in maps
+        ]  # each frame another: one tensor in two places would become one input of the graph
         function = partial(_logits, kind=kind)
         graphs.append(Graph(f"head{length}", network, function, inputs, ("logits",), free))
     return Export(
