@@ -48,14 +48,16 @@ class MultiHeadAttention(nn.Module):
             key: (N, M, C).
             value: (N, M, C).
             allowed: (N, 1, L, M) bool, where a query may look; None: everywhere.
-            few: which side is much shorter than the other: the same numbers by half the products.
+            few: which side is much shorter than the other; where its length times the heads is below C, the
+                same numbers take fewer products.
 
         Returns:
             (N, L, C).
         """
-        if few == "queries":
+        width = query.shape[-1]
+        if few == "queries" and self.heads * query.shape[1] < width:
             return self._of_few(query, key, value, allowed)
-        if few == "keys" and allowed is None:
+        if few == "keys" and allowed is None and self.heads * key.shape[1] < width:
             return self._of_many(query, key, value)
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         queries, keys, values = (
