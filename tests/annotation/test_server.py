@@ -184,6 +184,44 @@ def test_a_broken_video_is_said_to_be_one_and_the_open_project_stays(client: Cli
     assert not (tmp_path.parent / "b.mp4").exists()
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9.0,\nPATH\n#EXT-X-ENDLIST\n",
+        "ffconcat version 1.0\nfile 'other.mp4'\n",
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nm=video 5004 RTP/AVP 96\n",
+        '<?xml version="1.0"?><MPD type="static"><BaseURL>other.mp4</BaseURL></MPD>',
+    ],
+)
+@pytest.mark.parametrize("name", ["a.mp4", "a.m3u8"])
+def test_a_playlist_cannot_bring_another_file(client: Client, tmp_path: Path, body: str, name: str) -> None:
+    (tmp_path / "uploads").mkdir()
+    other = tmp_path / "uploads/other.mp4"
+    with VideoWriter(other) as writer:
+        for frame in squares():
+            writer.write(frame.image)
+    sent = body.replace("PATH", str(other)).encode()
+    status, answer = client.ask("POST", f"/{client.token}/upload?name={name}", sent)
+    assert status == 400 and "no video file" in json.loads(answer)["error"]
+    assert [path.name for path in (tmp_path / "uploads").iterdir()] == ["other.mp4"]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_half_a_video_is_refused_or_read_as_far_as_it_goes(
+    client: Client, tmp_path: Path, share: float
+) -> None:
+    path = tmp_path / "made.mp4"
+    with VideoWriter(path) as writer:
+        for frame in squares():
+            writer.write(frame.image)
+    body = path.read_bytes()
+    status, answer = client.ask(
+        "POST", f"/{client.token}/upload?name=half.mp4", body[: int(share * len(body))]
+    )
+    assert status in (200, 400) and (status == 200 or json.loads(answer)["error"])
+    assert client.get("frame/0.jpg")[1][:2] == b"\xff\xd8"
+
+
 def test_a_video_can_be_sent(client: Client, tmp_path: Path) -> None:
     path = tmp_path / "made.mp4"
     with VideoWriter(path) as writer:

@@ -47,7 +47,7 @@ def screen() -> Iterator[dict[str, str]]:
     """The environment of programs on a screen of their own."""
     read, write = os.pipe()
     server = subprocess.Popen(
-        ["Xvfb", "-displayfd", str(write), "-screen", "0", "640x480x24", "-nolisten", "tcp"],
+        ["Xvfb", "-displayfd", str(write), "-screen", "0", "1280x960x24", "-nolisten", "tcp"],
         pass_fds=[write],
         stderr=subprocess.DEVNULL,
     )
@@ -59,9 +59,9 @@ def screen() -> Iterator[dict[str, str]]:
     server.wait()
 
 
-def until(condition: Callable[[], object]) -> object:
+def until(condition: Callable[[], object], *, patience: float = PATIENCE) -> object:
     """Waits until something is so, and returns it."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + patience
     while not (found := condition()):
         assert time.monotonic() < end, "nothing happened"
         time.sleep(0.1)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vosssl.annotation.overlays import encoded, outlined, painted
 from vosssl.annotation.project import FORMATS, Annotation, sides
-from vosssl.data.files import path_inside
+from vosssl.annotation.uploads import receive
 from vosssl.engine.drawing import id_colors
 from vosssl.engine.html_page import css_color
 from vosssl.propagation.segmenter import Box
@@ -234,20 +234,7 @@ class Desk:
         Raises:
             ValueError: not a video that can be read; the project that was open stays open.
         """
-        plain = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name).lstrip(".")
-        path = path_inside(self.folder / "uploads", plain or "video")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{threading.get_ident()}.partial{path.suffix}")
-        try:
-            with partial.open("wb") as file:
-                for part in body:
-                    file.write(part)
-            number = 1
-            while path.exists():
-                number, path = number + 1, path.with_name(f"{Path(plain).stem}-{number}{path.suffix}")
-            partial.rename(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        path = receive(name, body, self.folder / "uploads")
         try:
             return self.open(path)
         except BaseException:
