@@ -143,6 +143,7 @@ def read_arguments(split: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", then_stop)
     monkeypatch.setattr(sys, "argv", split)
+    monkeypatch.syspath_prepend((ROOT / split[0]).parent)  # as Python does for a script
     with pytest.raises(_ReadError):
         runpy.run_path(str(ROOT / split[0]), run_name="__main__")
 
