@@ -24,6 +24,7 @@ from tests.annotation.moving_shapes import moving_shapes
 from tests.annotation.person import Person
 from tests.engine.webdriver import Browser
 from vosssl.data.coco_json import CocoLabels
+from vosssl.data.io import read_labels
 from vosssl.data.label_sources import LabelOptions
 from vosssl.data.video_io import VideoWriter
 from vosssl.metrics.outlines import trace
@@ -32,7 +33,8 @@ from vosssl.metrics.region_boundary import paired_jf
 IDS = (1, 2, 3)
 HEIGHT, WIDTH = 128, 192
 LOOKS_RIGHT = 0.9  # overlap of a mask at which somebody is content
-ROUNDS = 4  # looks at a worst frame
+WORTH_IT = 0.02  # overlap that a correction has to gain
+ROUNDS = 3  # looks at a worst frame
 
 
 def start(folder: Path, *options: str) -> tuple[subprocess.Popen[str], str]:
@@ -80,22 +82,35 @@ class Drive:
     def picture(self, name: str) -> None:
         self.browser.screenshot(self.folder / f"{name}.png")
 
-    def mark(self, frame: int, identity: int) -> None:
-        """A click inside the object; where the mask looks wrong, a box instead."""
+    def mark(self, frame: int, identity: int, *, before: float = 0.0) -> bool:
+        """A click inside the object; where the mask looks wrong, a box instead.
+
+        Args:
+            frame: that is looked at.
+            identity: of the object.
+            before: overlap of the mask that is there; a draft that is no better is discarded.
+
+        Returns:
+            Whether there is a draft to accept.
+        """
         mask = self.truth[frame] == identity
         self.person.click(*inmost(mask))
         if identity == 1 and frame == 0:
             self.picture("1-click")
-        if overlap(self.draft() == identity, mask) < LOOKS_RIGHT:
+        if (found := overlap(self.draft() == identity, mask)) < LOOKS_RIGHT:
             self.person.press("Escape", str(identity))
             rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
             corner = (float(columns[0]) - 1, float(rows[0]) - 1)
             self.person.drag(corner, (float(columns[-1]) + 2, float(rows[-1]) + 2))
+            found = overlap(self.draft() == identity, mask)
+        self.say(f"object {identity} in frame {frame}: overlap {before:.3f} -> {found:.3f}")
+        if found < before + WORTH_IT:
+            self.person.press("Escape")
+            return False
+        return True
 
     def draft(self) -> Tensor:
         """(H, W) uint8: what is kept of the draft, as an id."""
-        from vosssl.data.io import read_labels
-
         kept = read_labels(self.folder / "work/shapes/draft.png")
         return kept * int(self.browser.script("return page.state.draft.object"))
 
@@ -140,7 +155,7 @@ class Drive:
         times = self.browser.script("return page.times")
         self.picture(f"4-worst-{frame}")
         masks = {key: overlap(self.labels[frame] == key, self.truth[frame] == key) for key in IDS}
-        wrong = [key for key, value in masks.items() if value < LOOKS_RIGHT]
+        wrong = [key for key, value in masks.items() if value < LOOKS_RIGHT and self.sees(frame, key)]
         self.say(
             f"worst frame {frame}: confidence {times['confidence'][frame]}, "
             f"disagreement {times['disagreement'][frame]}, true overlaps "
@@ -148,12 +163,19 @@ class Drive:
         )
         if not wrong:
             return False
+        accepted = 0
         for identity in wrong:
             self.person.press(str(identity))
-            self.mark(frame, identity)
-            self.person.press("Enter")
-        self.person.press("p")
-        return True
+            if self.mark(frame, identity, before=masks[identity]):
+                self.person.press("Enter")
+                accepted += 1
+        if accepted:
+            self.person.press("p")
+            self.say(self.person.message)
+        return bool(accepted)
+
+    def sees(self, frame: int, identity: int) -> bool:
+        return bool((self.truth[frame] == identity).any())
 
     def close(self) -> None:
         self.browser.close()

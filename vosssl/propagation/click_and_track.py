@@ -356,7 +356,10 @@ class ClickAndTrack:
         """Makes a mask, which may be empty, the truth of a frame; the latest of two masks has the pixels."""
         self._begin(name)
         record = self._known
-        here = {key: old & ~mask for key, old in record.said.get(frame, {}).items() if key != identity}
+        before = {key: old for key, old in record.said.get(frame, {}).items() if key != identity}
+        here = {key: old & ~mask for key, old in before.items()}
+        covered = {key for key, old in before.items() if bool(old.any()) and not bool(here[key].any())}
+        here = {key: old for key, old in here.items() if key not in covered}  # nobody said that it is absent
         labels = self._labels(frame)
         labels = torch.zeros(mask.shape, dtype=torch.uint8) if labels is None else labels
         labels[labels == identity] = 0
