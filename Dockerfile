@@ -14,7 +14,8 @@ ENV PIP_NO_CACHE_DIR=1 \
     PYTHONUNBUFFERED=1 \
     HOME=/home/vosssl
 
-# what opencv-python loads, windows included
+# what opencv-python loads, windows included; versions are Debian's, which drops a pinned one with its next update
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends libgl1 libglib2.0-0 \
     && rm -rf /var/lib/apt/lists/*
@@ -31,7 +32,7 @@ RUN pip install /opt/vosssl
 RUN useradd --uid "${UID}" --create-home vosssl \
     && mkdir -p /work/data /work/runs \
     && chown -R vosssl /work
-USER vosssl
+USER ${UID}
 WORKDIR /work
 VOLUME ["/work/data", "/work/runs"]
 ENTRYPOINT ["python", "-m", "vosssl"]
