@@ -151,13 +151,22 @@ class Drive:
     def correct_worst(self) -> bool:
         """Goes to the worst frame and corrects what looks wrong there; whether something did."""
         self.person.press("c", "w")
+        return self.correct_here() or self.correct_later()
+
+    def correct_later(self) -> bool:
+        """Goes on ten frames, where hidden objects may be seen again, and corrects them there."""
+        self.person.press(*["Right"] * 10)
+        return self.correct_here()
+
+    def correct_here(self) -> bool:
+        """Corrects what looks wrong in the frame that is seen; whether something did."""
         frame = self.person.frame
         times = self.browser.script("return page.times")
         self.picture(f"4-worst-{frame}")
         masks = {key: overlap(self.labels[frame] == key, self.truth[frame] == key) for key in IDS}
         wrong = [key for key, value in masks.items() if value < LOOKS_RIGHT and self.sees(frame, key)]
         self.say(
-            f"worst frame {frame}: confidence {times['confidence'][frame]}, "
+            f"frame {frame}: confidence {times['confidence'][frame]}, "
             f"disagreement {times['disagreement'][frame]}, true overlaps "
             f"{[round(value, 3) for value in masks.values()]}, to correct: {wrong}"
         )

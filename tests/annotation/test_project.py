@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.propagation.clickable import ColourNetwork, ColourSegmenter, square_labels, squares
-from vosssl.annotation.project import Annotation, FrameScore, agree
+from vosssl.annotation.project import Annotation, FrameScore
 from vosssl.annotation.second_source import differences
 from vosssl.data.coco_json import CocoLabels
 from vosssl.data.label_sources import LabelOptions
@@ -131,17 +131,7 @@ def test_a_correction_ends_where_it_finds_what_is_known(tmp_path: Path) -> None:
     found = clicked(tmp_path)  # ColourSegmenter is right everywhere
     found.work.mask(6, square_labels(6) == 1, identity=1)
     found.accept()
-    assert [tracked.frame for tracked in found.spread(6)] == [7, 5, 4, 3]
-
-
-def test_masks_agree_when_all_that_were_said_do() -> None:
-    labels = square_labels(0)
-    said = {1: labels == 1, 2: labels == 2}
-    assert agree(labels, labels, said)
-    assert not agree(labels, square_labels(1), said)
-    without = torch.where(labels == 2, 0, labels)
-    assert not agree(without, without, said)  # the second is out of sight: it may come back
-    assert agree(without, without, {**said, 2: labels > 9}) and not agree(labels, labels, {2: labels > 9})
+    assert [tracked.frame for tracked in found.spread(6)] == [7, 5, 4]
 
 
 def test_an_object_that_another_mask_covers_is_not_said_to_be_absent(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vosssl.annotation.correction import Correction
 from vosssl.annotation.second_source import SecondSource
 from vosssl.data.coco_export import write_coco
 from vosssl.data.cvat_export import write_cvat
@@ -29,8 +31,6 @@ from vosssl.propagation.segmenter import Box, VideoSegmenter
 from vosssl.propagation.tracking_steps import TrackedFrame
 
 Format = Literal["davis", "coco", "cvat", "yolo"]
-MERGED = 3  # frames in a row in which a correction finds what is known, until it has nothing more to say
-SAME = 0.95  # intersection over union of masks that are taken for the same
 FORMATS: tuple[Format, ...] = ("davis", "coco", "cvat", "yolo")
 
 
@@ -150,8 +150,8 @@ class Annotation:
     def spread(self, frame: int) -> Iterator[TrackedFrame]:
         """Carries what was said in a frame both ways, up to the next frames that a person spoke about.
 
-        A way ends before that once it finds what is known already, `MERGED` frames in a row: a correction
-        changes what was wrong, not the good track behind it.
+        A way ends before that once it finds what is known already, or is less sure than what is known (see
+        `Correction`): it changes what was wrong, not the good track behind it.
 
         Args:
             frame: one in which masks were accepted.
@@ -168,10 +168,15 @@ class Annotation:
         others = [other for other in self.work.prompted_frames if objects & set(self.work.said(other))]
         after = min((other - 1 for other in others if other > frame), default=None)
         before = max((other + 1 for other in others if other < frame), default=0)
+        ways = []
         if after != frame:
-            yield from self._carried(frame, self.work.track(frame, until=after), step=1)
+            ways.append(self.work.track(frame, until=after, worth=Correction(self.work, frame)))
         if before < frame:
-            yield from self._carried(frame, self.work.track(frame, reverse=True, until=before), step=-1)
+            correction = Correction(self.work, frame)
+            ways.append(self.work.track(frame, reverse=True, until=before, worth=correction))
+        for tracked in chain.from_iterable(ways):
+            if tracked.frame != frame:
+                yield tracked
 
     def check(self) -> Iterator[int]:
         """Lets the second source segment the video from the accepted masks.
@@ -303,20 +308,6 @@ class Annotation:
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is damaged ({error!r}); move it away, masks and tracks stay") from error
 
-    def _carried(self, start: int, steps: Iterator[TrackedFrame], *, step: int) -> Iterator[TrackedFrame]:
-        """Steps of a pass, without its first frame, until they find what is known already."""
-        said, same = self.work.said(start), 0
-        next(steps)
-        while same < MERGED:
-            ahead = start + step
-            known = self.work.labels(ahead) if 0 <= ahead < len(self.work.frames) else None
-            tracked = next(steps, None)
-            if tracked is None:
-                return
-            same = same + 1 if known is not None and agree(tracked.labels, known, said) else 0
-            start = tracked.frame
-            yield tracked
-
     def _still_known(self, frame: int) -> int:
         """The frame, or of a pass that was killed the last one before it of which all was written."""
         known = self.work.known_frames
@@ -352,22 +343,6 @@ class Annotation:
     def _named(self) -> Iterator[tuple[str, Tensor]]:
         for frame in self.work.known_frames:
             yield self.work.frames.name(frame), self._labels(frame)
-
-
-def agree(found: Tensor, known: Tensor, said: Mapping[int, Tensor]) -> bool:
-    """Whether two label maps (H, W) have the same masks of objects, nearly.
-
-    Args:
-        found, known: uint8 ids.
-        said: masks of the objects that count; one that is seen has to be seen in both, one that is absent
-            (an empty mask) in neither.
-    """
-    for identity, mask in said.items():
-        first, second = found == identity, known == identity
-        union = int((first | second).sum())
-        if bool(mask.any()) != (union > 0) or int((first & second).sum()) < SAME * union:
-            return False
-    return True
 
 
 def sides(box: Box | None) -> list[float] | None:

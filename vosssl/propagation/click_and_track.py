@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -240,6 +240,7 @@ class ClickAndTrack:
         reverse: bool = False,
         until: int | None = None,
         objects: Sequence[int] | None = None,
+        worth: Callable[[TrackedFrame], bool] | None = None,
     ) -> Iterator[TrackedFrame]:
         """Follows objects from a frame on, through frames that were tracked before, too.
 
@@ -252,6 +253,8 @@ class ClickAndTrack:
             until: the last frame; None: the end of the video.
             objects: whose masks may change in frames that have labels; None: those that a person spoke about
                 in the first frame, or all. Other objects change only where these come or go.
+            worth: is asked before a frame is kept, while `labels` and `confidence` give what is known of it;
+                False ends the pass, and the frame stays as it was.
 
         Yields:
             The first frame as it is, then frame after frame.
@@ -276,7 +279,10 @@ class ClickAndTrack:
                 frame = reached.frame + step
                 if not self.frames.has(frame):
                     break
-                tracked, reached = self._go_on(reached)
+                gone_on = self._go_on(reached, worth)
+                if gone_on is None:
+                    break
+                tracked, reached = gone_on
                 if time.monotonic() - self._saved_at > SAVED_EVERY:  # a killed pass loses no more than that
                     self._save()
                 yield tracked
@@ -434,8 +440,10 @@ class ClickAndTrack:
             )
         )
 
-    def _go_on(self, reached: Reached) -> tuple[TrackedFrame, Reached]:
-        """The next frame of a pass."""
+    def _go_on(
+        self, reached: Reached, worth: Callable[[TrackedFrame], bool] | None
+    ) -> tuple[TrackedFrame, Reached] | None:
+        """The next frame of a pass; None: it was not worth it."""
         frame = reached.frame + reached.step
         image = self.frames.read(frame).image
         said = self._known.said.get(frame, {})
@@ -455,6 +463,8 @@ class ClickAndTrack:
             said=said,
             confidence=self.confidence(frame),
         )
+        if worth is not None and not worth(tracked):
+            return None
         self._journal.write(frame, tracked.labels)
         self._known = replace(self._known, confidence={**self._known.confidence, frame: tracked.confidence})
         return tracked, self._arrived(reached)
