@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -81,6 +82,20 @@ def test_a_step_that_depends_on_contents_cannot_be_foreseen() -> None:
     network = stack()
     with pytest.raises(ValueError, match="train\\.steps=2"):
         forecast_memory(network, picky, batch(), torch.optim.SGD(network.parameters(), lr=0.1))
+
+
+def test_seeds_numbers_of_objects_and_what_is_drawn_with_them_can_be_read() -> None:
+    def reads(network: nn.Module, batch: Batch, step: int) -> dict[str, Tensor]:
+        assert batch.num_objects is not None
+        assert int(batch.num_objects.max()) == 2 and batch.seeds.tolist() == [5]
+        drawn = torch.rand(3, generator=torch.Generator().manual_seed(int(batch.seeds[0])))
+        assert drawn.tolist() == torch.rand(3, generator=torch.Generator().manual_seed(5)).tolist()
+        return {"loss": network(batch.frames.reshape(-1, WIDTH)).mean() * drawn.sum()}
+
+    given = replace(batch(), seeds=torch.tensor([5]), num_objects=torch.tensor([1, 2]))
+    network = stack()
+    forecast = forecast_memory(network, reads, given, torch.optim.SGD(network.parameters(), lr=0.1))
+    assert forecast.activations > 0
 
 
 def test_too_much_is_refused_with_advice_and_enough_is_not() -> None:

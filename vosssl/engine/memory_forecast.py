@@ -23,11 +23,13 @@ from torch._subclasses.fake_tensor import DataDependentOutputException as Conten
 from torch._subclasses.fake_tensor import (
     DynamicOutputShapeException,
     FakeCopyMode,
+    FakeTensor,
     FakeTensorMode,
     UnsupportedFakeTensorException,
+    unset_fake_temporarily,
 )
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from vosssl.clip import Batch
 from vosssl.engine.batches import split_batch
@@ -159,8 +161,11 @@ def resident_bytes() -> int:
         return 0
 
 
-class _LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):
     """Counts the bytes of tensors that are made and not yet gone.
+
+    Among tensors without content, what is made of real ones alone (seeds, numbers of objects) or drawn by a
+    generator of the CPU is real, so that a step can read it.
 
     Args:
         apart: tensors that do not count, nor do views of them; they have to outlive the counter.
@@ -177,7 +182,12 @@ class _LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        result = func(*args, **(kwargs or {}))
+        leaves = tree_leaves((args, kwargs))
+        given = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        drawn = any(isinstance(leaf, torch.Generator) and leaf.device.type == "cpu" for leaf in leaves)
+        real = (given or drawn) and not any(isinstance(tensor, FakeTensor) for tensor in given)
+        with unset_fake_temporarily() if real else nullcontext():
+            result = func(*args, **(kwargs or {}))
         tree_map_only(Tensor, self._count, result)
         return result
 
@@ -208,7 +218,7 @@ def _traced_peak(
     kind = _AUTOCAST.get(precision)
     whole = _without_content(batch, mode, device)
     parts = split_batch(whole, accumulate)
-    counter = _LiveBytes([*twin.parameters(), *twin.buffers(), *_tensors(whole)])
+    counter = LiveBytes([*twin.parameters(), *twin.buffers(), *_tensors(whole)])
     with mode, counter:
         for part in parts[:2]:  # from the second on, gradients of earlier ones are there
             with torch.autocast(device.type, dtype=kind) if kind else nullcontext():

@@ -78,7 +78,7 @@ class Objective:
         ids = torch.arange(1, max(counts) + 1, device=batch.labels.device)
         logits: ClipLogits = network(
             batch.frames,
-            labels_to_masks(batch.labels[:, 0], ids.tolist()).float(),
+            labels_to_masks(batch.labels[:, 0], range(1, max(counts) + 1)).float(),
             ids <= batch.num_objects[:, None],
             references=[frames.to(ids.device) for frames in self.references(seeds, batch.frames.shape[1])],
             deep_updates=self.deep_updates(seeds, batch.frames.shape[1]),
