@@ -40,6 +40,7 @@ ONLY_COMPOSED = {
     "demo_click_and_track.py 0": "a camera",
     "demo_live_camera.py 0": "a camera",
     "scripts/bench_": "minutes",
+    "memory_table.py": "minutes; tests/test_memory_table.py runs its parts",
     "pack_predictions.py": "the list of frames of a real data set",
     "hparam=slots_features": "minutes",
     "…": "a line that leaves something out",
