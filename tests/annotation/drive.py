@@ -3,7 +3,8 @@
     python -m tests.annotation.drive FOLDER [options of mode=annotate]
 
 Somebody clicks on three objects, tracks, sees the program die in mid-pass, starts it again, goes on, lets the
-second source check, goes to the worst frame, corrects what is wrong there, and exports.
+second source check, goes to the worst frame, corrects what is wrong there, and exports. With a FOLDER that is
+there already only the review is done (again).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from vosssl.metrics.region_boundary import paired_jf
 IDS = (1, 2, 3)
 HEIGHT, WIDTH = 128, 192
 LOOKS_RIGHT = 0.9  # overlap of a mask at which somebody is content
+RADIUS, SMALL, DABS = 8, 2, 5  # of the brush at first, and for details; dabs with it
 WORTH_IT = 0.02  # overlap that a correction has to gain
 ROUNDS = 3  # looks at a worst frame
 
@@ -69,7 +71,8 @@ class Drive:
     def __init__(self, folder: Path, truth: Tensor, options: Sequence[str]) -> None:
         self.folder, self.truth, self.options = folder, truth, options
         self.began = time.monotonic()
-        self.program, self.url = start(folder / "work", f"annotate.source={folder / 'shapes.mp4'}", *options)
+        source = f"annotate.source={folder / 'shapes.mp4'}"
+        self.program, self.url = start(folder / "work", source, *options)
         self.browser = Browser(Path(tempfile.mkdtemp()), size=(1280, 820))
         self.person = Person(self.browser)
         self.person.visit(self.url)
@@ -83,7 +86,7 @@ class Drive:
         self.browser.screenshot(self.folder / f"{name}.png")
 
     def mark(self, frame: int, identity: int, *, before: float = 0.0) -> bool:
-        """A click inside the object; where the mask looks wrong, a box instead.
+        """A click inside the object; where the mask looks wrong, the brush on what was there, or a box.
 
         Args:
             frame: that is looked at.
@@ -97,7 +100,11 @@ class Drive:
         self.person.click(*inmost(mask))
         if identity == 1 and frame == 0:
             self.picture("1-click")
-        if (found := overlap(self.draft() == identity, mask)) < LOOKS_RIGHT:
+        found = overlap(self.draft() == identity, mask)
+        if before and found < before + WORTH_IT:
+            self.person.press("Escape", str(identity))
+            found = self.paint(identity, mask)
+        elif found < LOOKS_RIGHT and not before:
             self.person.press("Escape", str(identity))
             rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
             corner = (float(columns[0]) - 1, float(rows[0]) - 1)
@@ -109,10 +116,32 @@ class Drive:
             return False
         return True
 
+    def paint(self, identity: int, mask: Tensor) -> float:
+        """A few dabs with a small brush: where something is missing, or with the right button too much."""
+        self.person.press("f", *["["] * (RADIUS - SMALL))
+        wrong, found = mask, 0.0
+        for _ in range(DABS):
+            missing, surplus = mask & wrong, ~mask & wrong
+            beside = int(surplus.sum()) > int(missing.sum())
+            self.person.click(*inmost(surplus if beside else missing), button=2 if beside else 0)
+            drawn = self.draft() == identity
+            wrong, found = drawn ^ mask, overlap(drawn, mask)
+        self.person.press("d", *["]"] * (RADIUS - SMALL))
+        return found
+
     def draft(self) -> Tensor:
         """(H, W) uint8: what is kept of the draft, as an id."""
         kept = read_labels(self.folder / "work/shapes/draft.png")
         return kept * int(self.browser.script("return page.state.draft.object"))
+
+    def click_and_track(self) -> None:
+        for identity in IDS:
+            self.mark(0, identity)
+            self.person.press("n")
+        self.person.begin("t")
+        self.die_and_go_on(60)
+        self.person.press("t")
+        self.say(self.person.message)
 
     def die_and_go_on(self, reached: int) -> None:
         """Kills the program in a pass once it has reached a frame; starts it and opens the page anew."""
@@ -128,7 +157,7 @@ class Drive:
         self.person.settle()
         assert self.browser.script("return page.state.objects") == objects
         self.picture("3-reopened")
-        self.say(f"open again at frame {self.person.frame}: {self.person.message}")
+        self.say(f"open again at frame {self.person.frame}: {self.person.hint}")
 
     def exported(self) -> float:
         """Presses the button, reads the file back: mean of J and F over objects and frames."""
@@ -194,20 +223,17 @@ class Drive:
 
 def main() -> None:
     folder = Path(sys.argv[1]).resolve()
-    folder.mkdir(parents=True)
     images, truth = moving_shapes(frames=200, height=HEIGHT, width=WIDTH)
-    with VideoWriter(folder / "shapes.mp4") as writer:
-        for image in images:
-            writer.write(image)
+    begun = folder.is_dir()
+    if not begun:
+        folder.mkdir(parents=True)
+        with VideoWriter(folder / "shapes.mp4") as writer:
+            for image in images:
+                writer.write(image)
     drive = Drive(folder, truth, sys.argv[2:])
     try:
-        for identity in IDS:
-            drive.mark(0, identity)
-            drive.person.press("n")
-        drive.person.begin("t")
-        drive.die_and_go_on(60)
-        drive.person.press("t")
-        drive.say(drive.person.message)
+        if not begun:
+            drive.click_and_track()
         drive.exported()
         for _ in range(ROUNDS):
             corrected = drive.correct_worst()

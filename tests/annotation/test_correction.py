@@ -22,8 +22,8 @@ def test_masks_agree_when_all_that_were_said_do() -> None:
     assert agree(without, without, {**said, 2: labels > 9}) and not agree(labels, labels, {2: labels > 9})
 
 
-def test_confidence_may_lack_a_little_in_the_mean() -> None:
-    assert not less_sure({1: 0.9, 2: 0.8}, {1: 0.9, 2: 0.89}, [1, 2])
+def test_the_confidence_of_no_object_may_lack_more_than_a_little() -> None:
+    assert not less_sure({1: 0.9, 2: 0.85}, {1: 0.6, 2: 0.89}, [1, 2])
     assert less_sure({1: 0.9, 2: 0.7}, {1: 0.9, 2: 0.89}, [1, 2])
     assert less_sure({}, {1: 0.6}, [1]) and not less_sure({}, {1: 0.6}, [])  # lost; said to be absent
     assert not less_sure({1: 0.3}, {}, [1])
