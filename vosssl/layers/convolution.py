@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from vosssl.ops.winograd import convolve, transformed_kernels
 
-WIDE = 64  # channels of input and output from which fewer multiplications pay
 Border = Literal["zeros", "reflect"]
+WIDE = 64  # channels of input and output from which fewer multiplications pay
 LARGE = 512  # places of a map likewise
 
 
@@ -108,9 +108,9 @@ class Convolution(nn.Conv2d):
         offset = self.bias if bias else None
         if not self._saves_multiplications(maps):
             maps = maps.relu() if rectified else maps
-            weight = self.weight[:, channels]
             one = self.out_channels == 1 and self._keeps_size() and self._is_frozen(maps)
-            return one_map(maps, weight, offset) if one else self._conv_forward(maps, weight, offset)
+            direct = _one_map if one else self._conv_forward
+            return direct(maps, self.weight[:, channels], offset)
         return convolve(maps, self._kernels()[:, channels], offset, rectified=rectified)
 
     def _kernels(self, norm: nn.BatchNorm2d | None = None) -> Tensor:
@@ -157,7 +157,7 @@ class Convolution(nn.Conv2d):
         )
 
 
-def one_map(maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _one_map(maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A 3x3 convolution to a single channel: one product for each tap, then their shifted sum.
 
     Args:
