@@ -20,13 +20,12 @@ from torch import Tensor
 from vosssl.clip import VOID
 from vosssl.data.frame_reader import open_frames
 from vosssl.data.sources import Video
-from vosssl.ops.masks import labels_to_masks, object_ids
 from vosssl.propagation.image_prompting import ImagePrompter
 from vosssl.propagation.label_journal import LabelJournal
 from vosssl.propagation.mask_drafts import Draft, Drafter
 from vosssl.propagation.segmenter import Box, VideoSegmenter
 from vosssl.propagation.track_record import Masks, Reached, Record, load_record, save_record
-from vosssl.propagation.tracking_steps import TrackedFrame, among, show, tracked_frame
+from vosssl.propagation.tracking_steps import Follower, TrackedFrame, among
 
 SAVED_EVERY = 1.0  # seconds of a pass
 
@@ -84,7 +83,6 @@ class ClickAndTrack:
         self.video = video
         self.frames = open_frames(video, folder=self.folder / "frames")
         self.segmenter = segmenter
-        self.shown_again = shown_again
         self.draft: Draft | None = None
         self._drafts: list[Draft | None] = []  # those before the draft
         self._drafter = Drafter(prompter)
@@ -93,6 +91,12 @@ class ClickAndTrack:
             aside=self.folder / "undo",
             name=self.frames.name,
             levels=undo_levels,
+        )
+        self._follower = Follower(
+            segmenter,
+            read=lambda frame: self.frames.read(frame).image,
+            labels=self._labels,
+            again=shown_again,
         )
         self._passes = 0  # a pass that something else has come after is over
         self._saved: Record | None = None
@@ -269,20 +273,24 @@ class ClickAndTrack:
         self._begin(f"tracking from frame {start}")
         own, entry = self._passes, self._journal.entries[-1]
         try:
+            self._arrived(None)  # should anything below fail
             if reached is None or (reached.frame, reached.step) != (start, step) or objects is not None:
-                reached = self._start_anew(start, step, labels, objects)
+                reached = self._follower.start(self._known, start, step, labels, objects)
             elif reached.fresh:
-                reached = self._look_again(reached)
+                reached = self._follower.look_again(self._known, reached)
+            self._arrived(reached)
             yield TrackedFrame(start, labels, self.confidence(start))
             last = None if until is None else until + step
             while own == self._passes and reached.frame + step != last:
-                frame = reached.frame + step
-                if not self.frames.has(frame):
+                if not self.frames.has(reached.frame + step):
                     break
-                gone_on = self._go_on(reached, worth)
-                if gone_on is None:
+                image = self.frames.read(reached.frame + step).image
+                self._arrived(None)
+                tracked, reached = self._follower.follow(self._known, reached, image)
+                if worth is not None and not worth(tracked):
                     break
-                tracked, reached = gone_on
+                self._keep(tracked)
+                self._arrived(reached)
                 if time.monotonic() - self._saved_at > SAVED_EVERY:  # a killed pass loses no more than that
                     self._save()
                 yield tracked
@@ -408,67 +416,10 @@ class ClickAndTrack:
             self._require(identity)
         return labels
 
-    def _start_anew(self, start: int, step: int, labels: Tensor, objects: Sequence[int] | None) -> Reached:
-        """Shows the segmenter the frames that a person spoke about, the first frame of the pass last."""
-        said = self._known.said
-        changing = frozenset(objects or said.get(start, {}) or self.objects)
-        behind = {key for frame, masks in said.items() if (start - frame) * step >= 0 for key in masks}
-        followed = changing | behind | set(object_ids(labels))
-        self._known = replace(self._known, reached=None)  # should anything below fail
-        self.segmenter.reset()
-        others = sorted((frame for frame in said if frame != start), key=lambda frame: abs(frame - start))
-        for frame in reversed(others[: self.shown_again]):
-            shown = self._labels(frame)
-            if shown is not None and (ids := sorted(followed & set(object_ids(shown)))):
-                masks = dict(zip(ids, labels_to_masks(shown, ids), strict=True))
-                show(self.segmenter, self.frames.read(frame).image, masks)
-        seen = object_ids(labels)
-        masks = dict(zip(seen, labels_to_masks(labels, seen), strict=True))
-        absent = {key: mask for key, mask in said.get(start, {}).items() if key not in masks}
-        show(self.segmenter, self.frames.read(start).image, {**masks, **absent})
-        return self._arrived(Reached(start, step, frozenset(followed), changing))
+    def _keep(self, tracked: TrackedFrame) -> None:
+        self._journal.write(tracked.frame, tracked.labels)
+        confidence = {**self._known.confidence, tracked.frame: tracked.confidence}
+        self._known = replace(self._known, confidence=confidence)
 
-    def _look_again(self, reached: Reached) -> Reached:
-        """Shows the segmenter the frame that it saw last once more, with what was said of it since."""
-        said = self._known.said.get(reached.frame, {})
-        fresh = {key: said[key] for key in reached.fresh if key in said}
-        self._known = replace(self._known, reached=None)
-        show(self.segmenter, self.frames.read(reached.frame).image, fresh)
-        return self._arrived(
-            reached._replace(
-                followed=reached.followed | set(fresh), changing=reached.changing | set(fresh), fresh=()
-            )
-        )
-
-    def _go_on(
-        self, reached: Reached, worth: Callable[[TrackedFrame], bool] | None
-    ) -> tuple[TrackedFrame, Reached] | None:
-        """The next frame of a pass; None: it was not worth it."""
-        frame = reached.frame + reached.step
-        image = self.frames.read(frame).image
-        said = self._known.said.get(frame, {})
-        self._known = replace(self._known, reached=None)
-        show(self.segmenter, image, said)
-        reached = reached._replace(
-            frame=frame, followed=reached.followed | set(said), changing=reached.changing | set(said)
-        )
-        rows, found = self.segmenter.probabilities, self.segmenter.object_ids
-        kept = [row for row, key in enumerate(found) if key in reached.followed and key in self.objects]
-        tracked = tracked_frame(
-            frame,
-            rows[[0, *(row + 1 for row in kept)]],
-            [found[row] for row in kept],
-            before=self._labels(frame),
-            changing=reached.changing,
-            said=said,
-            confidence=self.confidence(frame),
-        )
-        if worth is not None and not worth(tracked):
-            return None
-        self._journal.write(frame, tracked.labels)
-        self._known = replace(self._known, confidence={**self._known.confidence, frame: tracked.confidence})
-        return tracked, self._arrived(reached)
-
-    def _arrived(self, reached: Reached) -> Reached:
+    def _arrived(self, reached: Reached | None) -> None:
         self._known = replace(self._known, reached=reached)
-        return reached

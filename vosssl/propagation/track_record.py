@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,6 +64,11 @@ def labels_of(masks: Masks, size: Size) -> Tensor:
     return labels
 
 
+def masks_of(labels: Tensor, ids: Sequence[int]) -> Masks:
+    """(H, W) bool by object, of a label map (H, W) uint8."""
+    return dict(zip(ids, labels_to_masks(labels, ids), strict=True))
+
+
 def save_record(record: Record, folder: Path, *, video: str, size: Size, before: Record | None) -> None:
     """Writes `session.json` and the accepted masks, so that they can be read again.
 
@@ -105,8 +110,7 @@ def load_record(folder: Path, *, video: str, size: Size) -> Record:
         _require_same(theirs, (video, (size[0], size[1])), folder)
         said = {}
         for frame, ids in content["said"].items():
-            masks = labels_to_masks(read_labels(_mask_file(folder, int(frame)), size=size), ids)
-            said[int(frame)] = dict(zip(ids, masks, strict=True))
+            said[int(frame)] = masks_of(read_labels(_mask_file(folder, int(frame)), size=size), ids)
         record = Record(
             objects=tuple(map(int, content["objects"])),
             next_identity=int(content["next_identity"]),

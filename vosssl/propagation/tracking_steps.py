@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from vosssl.clip import VOID
-from vosssl.ops.masks import masks_to_labels
+from vosssl.ops.masks import masks_to_labels, object_ids
 from vosssl.propagation.segmenter import VideoSegmenter
-from vosssl.propagation.track_record import Masks, labels_of
+from vosssl.propagation.track_record import Masks, Reached, Record, labels_of, masks_of
 
 
 class TrackedFrame(NamedTuple):
@@ -26,6 +26,88 @@ class TrackedFrame(NamedTuple):
     frame: int
     labels: Tensor
     confidence: dict[int, float]
+
+
+class Follower:
+    """Takes a segmenter through the frames of a pass; what is known comes with each call and is not changed.
+
+    Args:
+        segmenter: follows the objects; where it stands is what each step returns.
+        read: gives the image of a frame, (3, H, W).
+        labels: gives what is known of a frame, (H, W) uint8 ids, or None.
+        again: of the frames that a person spoke about, so many of the nearest are shown at the start.
+    """
+
+    def __init__(
+        self,
+        segmenter: VideoSegmenter,
+        *,
+        read: Callable[[int], Tensor],
+        labels: Callable[[int], Tensor | None],
+        again: int,
+    ) -> None:
+        self._segmenter, self._read, self._labels, self._again = segmenter, read, labels, again
+
+    def start(
+        self, known: Record, start: int, step: int, labels: Tensor, objects: Sequence[int] | None
+    ) -> Reached:
+        """Shows the segmenter the frames that a person spoke about, the first frame of the pass last.
+
+        Args:
+            known: of all frames.
+            start: the first frame.
+            step: 1, or -1 towards the beginning.
+            labels: (H, W) uint8 ids of the first frame.
+            objects: whose masks may change; None: those said of the first frame, or all.
+
+        Returns:
+            Where the segmenter stands now.
+        """
+        said = known.said
+        changing = frozenset(objects or said.get(start, {}) or known.objects)
+        behind = {key for frame, masks in said.items() if (start - frame) * step >= 0 for key in masks}
+        followed = changing | behind | set(object_ids(labels))
+        self._segmenter.reset()
+        others = sorted((frame for frame in said if frame != start), key=lambda frame: abs(frame - start))
+        for frame in reversed(others[: self._again]):
+            shown = self._labels(frame)
+            if shown is not None and (ids := sorted(followed & set(object_ids(shown)))):
+                show(self._segmenter, self._read(frame), masks_of(shown, ids))
+        masks = masks_of(labels, object_ids(labels))
+        absent = {key: mask for key, mask in said.get(start, {}).items() if key not in masks}
+        show(self._segmenter, self._read(start), {**masks, **absent})
+        return Reached(start, step, frozenset(followed), changing)
+
+    def look_again(self, known: Record, reached: Reached) -> Reached:
+        """Shows the segmenter the frame that it saw last once more, with what was said of it since."""
+        said = known.said.get(reached.frame, {})
+        fresh = {key: said[key] for key in reached.fresh if key in said}
+        show(self._segmenter, self._read(reached.frame), fresh)
+        return reached._replace(
+            followed=reached.followed | set(fresh), changing=reached.changing | set(fresh), fresh=()
+        )
+
+    def follow(self, known: Record, reached: Reached, image: Tensor) -> tuple[TrackedFrame, Reached]:
+        """The next frame of the pass, (3, H, W), with its labels, and where the segmenter stands then."""
+        frame = reached.frame + reached.step
+        said = known.said.get(frame, {})
+        show(self._segmenter, image, said)
+        reached = reached._replace(
+            frame=frame, followed=reached.followed | set(said), changing=reached.changing | set(said)
+        )
+        rows, found = self._segmenter.probabilities, self._segmenter.object_ids
+        kept = [row for row, key in enumerate(found) if key in reached.followed and key in known.objects]
+        confidence = known.confidence.get(frame, {})
+        tracked = tracked_frame(
+            frame,
+            rows[[0, *(row + 1 for row in kept)]],
+            [found[row] for row in kept],
+            before=self._labels(frame),
+            changing=reached.changing,
+            said=said,
+            confidence={key: value for key, value in confidence.items() if key in known.objects},
+        )
+        return tracked, reached
 
 
 def show(segmenter: VideoSegmenter, image: Tensor, masks: Masks) -> Tensor:
