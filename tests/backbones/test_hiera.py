@@ -83,6 +83,16 @@ def test_a_batch_computes_what_its_images_do_alone() -> None:
         assert torch.allclose(level, torch.cat([levels[index] for levels in alone]), atol=1e-5)
 
 
+@torch.inference_mode()
+def test_windows_in_parts_compute_what_they_do_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    trunk = tiny()
+    images = torch.randn(2, 3, 128, 96)
+    together = trunk(images)
+    monkeypatch.setattr("vosssl.backbones.hiera.TOKENS", 20)
+    for level, parts in zip(together, trunk(images), strict=True):
+        assert torch.allclose(level, parts, atol=1e-5)
+
+
 def test_gradients_reach_the_positions() -> None:
     trunk = tiny()
     trunk(torch.randn(1, 3, 64, 64))[-1].square().sum().backward()

@@ -22,10 +22,12 @@ from torch import Tensor, nn
 
 from vosssl.layers.linear_stack import LinearStack
 from vosssl.ops.resize import Size
-from vosssl.ops.windows import Region, to_map, to_windows, window_regions
+from vosssl.ops.row_blocks import goes_in_blocks
+from vosssl.ops.windows import Region, parted, to_map, to_windows, window_regions
 
 STRIDE = 4  # of the patches
 EPS = 1e-6
+TOKENS = 4096  # of windows that a CPU's thread takes through a block at once: .85 of the time of all 65,536
 
 
 class PatchEmbed(nn.Module):
@@ -110,6 +112,18 @@ class HieraBlock(nn.Module):
 
     def forward(self, tokens: Tensor, regions: tuple[Region, ...] | None) -> Tensor:
         """(N, T, width_in) in the order of windows, to (N, T, width), or T / 4 with pooling."""
+        most = TOKENS * torch.get_num_threads()
+        if regions is None or tokens.shape[1] <= most or not goes_in_blocks(tokens):
+            return self._together(tokens, regions)
+        fewer = 4 if self.attn.pool else 1
+        result = tokens.new_empty(len(tokens), tokens.shape[1] // fewer, self.attn.proj.out_features)
+        for whole, part in parted(regions, most):
+            places = slice(whole.start // fewer, whole.stop // fewer)
+            result[:, places] = self._together(tokens[:, whole], (part,))
+        return result
+
+    def _together(self, tokens: Tensor, regions: tuple[Region, ...] | None) -> Tensor:
+        """All tokens at once."""
         normed = self.norm1(tokens)
         shortcut = tokens if self.proj is None else self.proj(normed)
         if self.attn.pool:

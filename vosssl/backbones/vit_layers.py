@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vosssl.ops.row_blocks import goes_in_blocks
+
 TOKENS = 256  # whose hidden layer, four times as wide, exists at one time on a CPU that does not learn
 
 
@@ -129,8 +131,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(ratio * width, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        whole = torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.compiler.is_exporting()
-        if whole or tokens.device.type != "cpu":
+        if not goes_in_blocks(tokens):
             return self.fc2(F.gelu(self.fc1(tokens)))
         result = torch.empty_like(tokens)
         for start in range(0, tokens.shape[-2], TOKENS):

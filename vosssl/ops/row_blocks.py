@@ -6,9 +6,20 @@ import torch
 from torch import Tensor
 
 
+def goes_in_blocks(like: Tensor) -> bool:
+    """Whether a computation goes in blocks, which a CPU's caches hold; not in training, nor in compiled or
+    exported graphs, whose sizes are free.
+
+    Args:
+        like: a tensor of the computation.
+    """
+    if like.device.type != "cpu" or torch.is_grad_enabled():
+        return False
+    return not (torch.compiler.is_compiling() or torch.compiler.is_exporting())
+
+
 def row_blocks(rows: int, like: Tensor) -> list[slice]:
-    """One row after the other on a CPU, whose caches hold no more; all at once elsewhere, in training and in
-    exported graphs, whose number of rows is free.
+    """One row after the other where a computation goes in blocks; all at once elsewhere.
 
     Args:
         rows: of the batch.
@@ -17,6 +28,4 @@ def row_blocks(rows: int, like: Tensor) -> list[slice]:
     Returns:
         Slices that cover all rows.
     """
-    if like.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_exporting():
-        return [slice(row, row + 1) for row in range(rows)]
-    return [slice(0, rows)]
+    return [slice(row, row + 1) for row in range(rows)] if goes_in_blocks(like) else [slice(0, rows)]

@@ -6,6 +6,7 @@ attention can account for padding without any.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -90,6 +91,28 @@ def to_map(tokens: Tensor, regions: tuple[Region, ...]) -> Tensor:
         bands.setdefault(region.rows.start, []).append(part)
     joined = [band[0] if len(band) == 1 else torch.cat(band, dim=2) for band in bands.values()]
     return joined[0] if len(joined) == 1 else torch.cat(joined, dim=1)
+
+
+def parted(regions: tuple[Region, ...], most: int) -> Iterator[tuple[slice, Region]]:
+    """Cuts regions between windows, for what windows compute without each other.
+
+    Args:
+        regions: of a map.
+        most: tokens of a part; at least one window is in each.
+
+    Yields:
+        Where the part's tokens are in the order of windows, and the part as a region of its own, whose
+        windows stand below each other.
+    """
+    for region in regions:
+        window = region.window[0] * region.window[1]
+        step = max(most // window, 1) * window
+        for start in range(region.tokens.start, region.tokens.stop, step):
+            tokens = slice(start, min(start + step, region.tokens.stop))
+            count = tokens.stop - tokens.start
+            rows = slice(0, count // region.window[1])
+            columns = slice(0, region.window[1])
+            yield tokens, Region(rows, columns, region.window, region.missing, slice(0, count))
 
 
 def _stretches(side: int, window: int) -> list[tuple[slice, int]]:
