@@ -13,7 +13,7 @@ the process without any model. The difference is the largest of any probability 
 J&F with the labels of the first row as the truth, J&F is with the clip's. Rows: eager, compiled
 (torch.compile, dynamic sizes; its memory is also the compiler's), bf16 (autocast), torch-int8 (linear
 layers), and exported fp32, int8 (weights of matrix products), int8-static (convolutions, too; calibrated on
-another clip), fp16.
+16 other clips), fp16.
 """
 
 from __future__ import annotations
@@ -42,10 +42,11 @@ from vosssl.engine.quantise import quantise
 from vosssl.metrics.object_jf import video_object_jf
 from vosssl.modes.build import build, create_prompter, create_segmenter, load_network, method_config
 from vosssl.modes.config import saved_config
-from vosssl.modes.export import examples_of, graphs_of, recorded, runnable, user_of
+from vosssl.modes.export import examples_of, generated_clips, graphs_of, recorded, runnable, user_of
 from vosssl.propagation.segmenter import Box, VideoSegmenter
 
 WARM_UP = 4  # frames of the first pass
+CALIBRATION = (16, 4)  # clips, and frames of each
 HEAD = """| row | MB | frames/s | peak MB | largest difference | same J&F | J&F |
 |---|---|---|---|---|---|---|"""
 EXPORTED = ("fp32", "int8", "int8-static", "fp16")
@@ -108,7 +109,8 @@ def exported(options: argparse.Namespace, model: str, place: Path, precisions: l
     manifest = write_graphs(export.graphs, place / "fp32", facts=facts)
     calls = None
     if precisions != ["fp32"]:
-        calls = recorded(method, export, place / "fp32", clip_of(options, seed=1))
+        calibration = generated_clips(size_of(options), count=CALIBRATION[0], frames=CALIBRATION[1], seed=1)
+        calls = recorded(method, export, place / "fp32", calibration)
     for precision in precisions:
         if precision != "fp32":
             quantise(place / "fp32", place / precision, precision=precision, calls=calls)  # type: ignore[arg-type]
@@ -167,6 +169,8 @@ def measured(options: argparse.Namespace) -> dict[str, float]:
         config, network = model_of(options.models)
         size = sum(weight.numel() * weight.element_size() for weight in network.state_dict().values())
         user = user_of(config, changed(network, row))
+    if row == "bf16" and hasattr(user, "dtype"):  # it sets the type of its own steps
+        user.dtype = torch.bfloat16
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=row == "bf16"):
         played(user, first_frames(clip, WARM_UP))
         PeakMemory()  # the peak counts anew: without what loading took

@@ -8,14 +8,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import vosssl
 from tests.modes.runs import DATA
 from vosssl.__main__ import main
+from vosssl.data.io import write_labels
+from vosssl.data.video import open_video
 from vosssl.engine.export import require_exporter
 from vosssl.engine.parity import agreement, followed
 from vosssl.engine.quantise import quantise
 from vosssl.methods.segformer import SegFormer
+from vosssl.modes.export import pieces
 from vosssl.propagation.class_segmentation import ClassSegmenter
 from vosssl.propagation.graph_folder import read_manifest
 
@@ -35,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(place)
         command = ["mode=export", *SMALL, "device=cpu", "weights=weights.pt", "export.folder=graphs"]
         more = ["export.frames=[[64,96],[32,32]]", "export.also=[int8,int8-static,fp16]"]
-        assert main([*command, *more, "export.calibration_frames=2"]) == 0
+        assert main([*command, *more, "export.calibration_clips=4", "export.calibration_frames=2"]) == 0
     return place
 
 
@@ -48,6 +52,23 @@ def test_the_manifest_says_what_was_exported_and_how_well(folder: Path) -> None:
         assert (folder / "graphs" / f"{name}.onnx").stat().st_size == entry["bytes"]
         assert [check["fits"] for check in entry["checked"]] == [True, True]
         assert max(check["difference"] for check in entry["checked"]) < 1e-3
+
+
+def test_calibration_sees_pieces_from_all_along_its_videos(tmp_path: Path) -> None:
+    clip = vosssl.data.synthetic.SyntheticClips(size=(16, 24), frames=10, count=1, flow=False)[0]
+    for number, frame in enumerate(clip.frames):
+        path = tmp_path / "film" / "JPEGImages" / "480p" / "film" / f"{number:05d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(frame.permute(1, 2, 0).numpy()).save(path)
+    video = open_video(path.parent)
+    names = [piece.frame_names for piece in pieces(video, 3, 2)]
+    assert names == [("00000", "00001"), ("00003", "00004"), ("00006", "00007")]
+    assert [len(piece.frames) for piece in pieces(video, 3, 20)] == [10]
+    for number in (2, 5):
+        labels = tmp_path / "film" / "Annotations" / "480p" / "film" / f"{number:05d}.png"
+        write_labels(labels, clip.labels[number])
+    video = open_video(path.parent)
+    assert [piece.frame_names[0] for piece in pieces(video, 4, 2)] == ["00002", "00005"]
 
 
 def test_an_exported_model_is_scored_like_any_other(folder: Path, monkeypatch, capsys) -> None:

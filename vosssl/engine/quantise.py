@@ -24,16 +24,19 @@ Recorded = Mapping[str, Sequence[Mapping[str, np.ndarray]]]  # by graph, the inp
 PRODUCTS = ("MatMul", "Gemm")  # what weights are made int8 of without calibration; convolutions get slower
 STATIC = ("MatMul", "Gemm", "Conv")
 # Weights of 7 bits (`reduce_range`): sums of products of 8 overflow on processors without VNNI.
-MOST_CALLS = 32  # of a graph that calibration looks at
+MOST_CALLS = 64  # of a graph that calibration looks at
+MOST_BYTES = 2**30  # of what one graph is called with
 
 
 @contextmanager
 def recording(folder: GraphFolder) -> Iterator[Recorded]:
-    """Keeps what the graphs of a folder are called with, for calibration; at most `MOST_CALLS` of each."""
+    """Keeps what the graphs of a folder are called with, for calibration; the first `MOST_CALLS` of each."""
     calls: dict[str, list[dict[str, np.ndarray]]] = defaultdict(list)
+    kept: dict[str, int] = defaultdict(int)
 
     def keep(name: str, inputs: dict[str, np.ndarray]) -> None:
-        if len(calls[name]) < MOST_CALLS:
+        kept[name] += sum(value.nbytes for value in inputs.values())
+        if len(calls[name]) < MOST_CALLS and kept[name] < MOST_BYTES:
             calls[name].append({key: value.copy() for key, value in inputs.items()})
 
     before, folder.record = folder.record, keep

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from torch import nn
 
 from vosssl.backbones.weights import weights_path
 from vosssl.clip import Clip
+from vosssl.data.sources import Video
 from vosssl.data.synthetic import SyntheticClips
-from vosssl.data.video import load_clip
+from vosssl.data.video import open_video
 from vosssl.engine.export import require_exporter, write_graphs
 from vosssl.engine.parity import followed
 from vosssl.engine.quantise import Recorded, quantise, recording
@@ -56,33 +57,58 @@ def run(cfg: DictConfig) -> None:
     size = sum(entry["bytes"] for entry in manifest["graphs"].values()) / 1e6
     log.info("%d graphs, %.2f MB, in %s", len(export.graphs), size, folder.resolve())
     if cfg.export.also:
-        calls = recorded(method, export, folder, calibration_clip(cfg))
+        calls = recorded(method, export, folder, calibration_clips(cfg))
         for precision in cfg.export.also:
             quantise(folder, folder / precision, precision=precision, calls=calls)
     log.info("to use them: mode=eval method=exported weights=%s data=…", folder)
 
 
-def calibration_clip(cfg: DictConfig) -> Clip:
-    """The frames that int8 is calibrated with: of a video, or generated."""
-    frames = cfg.export.calibration_frames
-    if cfg.export.calibration is not None:
-        return load_clip(cfg.export.calibration, frames=frames)
-    size = cfg.export.frames[0]
-    return SyntheticClips(size=list(size), frames=frames, objects=(2, 2), count=1, flow=False, split="val")[0]
+def calibration_clips(cfg: DictConfig) -> Iterator[Clip]:
+    """What int8 is calibrated with, a piece at a time: of videos, all along them, or generated."""
+    count, frames = int(cfg.export.calibration_clips), int(cfg.export.calibration_frames)
+    if cfg.export.calibration is None:
+        yield from generated_clips(cfg.export.frames[0], count=count, frames=frames)
+        return
+    given = cfg.export.calibration
+    videos = [open_video(path) for path in ([given] if isinstance(given, str) else given)]
+    for number, video in enumerate(videos):
+        share = (number + 1) * count // len(videos) - number * count // len(videos)
+        yield from pieces(video, share, frames)
 
 
-def recorded(method: DictConfig, export: Export, folder: Path, clip: Clip) -> Recorded:
-    """What the graphs are called with while they follow a clip, or answer a prompt in each of its frames."""
+def generated_clips(size: Sequence[int], *, count: int, frames: int, seed: int = 0) -> Iterator[Clip]:
+    """Generated clips of two objects."""
+    made = SyntheticClips(
+        size=list(size), frames=frames, objects=(2, 2), count=count, flow=False, split="val", seed=seed
+    )
+    return (made[index] for index in range(count))
+
+
+def pieces(video: Video, count: int, frames: int) -> Iterator[Clip]:
+    """Up to `count` pieces of a video, evenly spaced; if any frames have labels, each begins with one."""
+    frames = min(frames, len(video))
+    known = video.labelled
+    starts = [at for at in range(len(video) - frames + 1) if known is None or bool(known[at])]
+    count = min(count, len(starts))
+    for number in range(count):
+        start = starts[number * len(starts) // count]
+        yield video.clip(range(start, start + frames))
+
+
+def recorded(method: DictConfig, export: Export, folder: Path, clips: Iterable[Clip]) -> Recorded:
+    """What the graphs are called with while they follow clips, or answer a prompt in each frame."""
     network = build(export.network)
     network.open(folder)
     user = user_of(method, network.eval())
     with recording(network.graphs) as calls:
-        if isinstance(user, VideoSegmenter):
-            followed(user, clip)
-            return calls
-        for frame in clip.frames:
-            user.set_image(frame)
-            user.predict(Box(frame.shape[2] / 4, frame.shape[1] / 4, frame.shape[2] / 2, frame.shape[1] / 2))
+        for clip in clips:
+            if isinstance(user, VideoSegmenter):
+                followed(user, clip)
+                continue
+            for frame in clip.frames:
+                height, width = frame.shape[-2:]
+                user.set_image(frame)
+                user.predict(Box(width / 4, height / 4, width / 2, height / 2))
     return calls
 
 
