@@ -67,6 +67,12 @@ def test_a_graph_that_does_not_run_with_smaller_numbers_is_copied(folder: Path) 
     assert manifest["graphs"]["products"]["sha256"] == described(folder / "products.onnx")["sha256"]
 
 
+def test_a_graph_that_would_change_too_much_is_copied(folder: Path) -> None:
+    calls = {"products": [{"x": ROWS.numpy()}]}
+    manifest = quantise(folder, folder.parent / "int8", precision="int8", calls=calls, most_change=1e-6)
+    assert manifest["graphs"]["products"]["precision"] == "fp32"
+
+
 def test_what_was_not_called_is_not_calibrated(folder: Path) -> None:
     calls = {"others": [{"x": ROWS.numpy()}]}
     manifest = quantise(folder, folder.parent / "static", precision="int8-static", calls=calls)

@@ -59,7 +59,13 @@ def run(cfg: DictConfig) -> None:
     if cfg.export.also:
         calls = recorded(method, export, folder, calibration_clips(cfg))
         for precision in cfg.export.also:
-            quantise(folder, folder / precision, precision=precision, calls=calls)
+            quantise(
+                folder,
+                folder / precision,
+                precision=precision,
+                calls=calls,
+                most_change=cfg.export.most_change,
+            )
     log.info("to use them: mode=eval method=exported weights=%s data=…", folder)
 
 
