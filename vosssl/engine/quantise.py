@@ -138,10 +138,11 @@ def _change(source: Path, made: Path, calls: Sequence[Mapping[str, np.ndarray]])
 
 def _errors(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> list[float]:
     """By output, the norm of what changed as a part of its own norm; 0 of those that are no fractions."""
-    return [
-        float(np.linalg.norm(one - other) / max(np.linalg.norm(one), 1e-12)) if one.dtype.kind == "f" else 0.0
-        for one, other in zip(before, after, strict=True)
-    ]
+    changes = []
+    for one, other in zip(before, after, strict=True):
+        norm = max(float(np.linalg.norm(one)), 1e-12)
+        changes.append(float(np.linalg.norm(one - other)) / norm if one.dtype.kind == "f" else 0.0)
+    return changes
 
 
 def _session(path: Path) -> Any:
