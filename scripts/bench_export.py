@@ -109,7 +109,8 @@ def exported(options: argparse.Namespace, model: str, place: Path, precisions: l
     manifest = write_graphs(export.graphs, place / "fp32", facts=facts)
     calls = None
     if precisions != ["fp32"]:
-        calibration = generated_clips(size_of(options), count=CALIBRATION[0], frames=CALIBRATION[1], seed=1)
+        count = CALIBRATION[0] if "int8-static" in precisions else 2
+        calibration = generated_clips(size_of(options), count=count, frames=CALIBRATION[1], seed=1)
         calls = recorded(method, export, place / "fp32", calibration)
     for precision in precisions:
         if precision != "fp32":

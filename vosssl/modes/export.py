@@ -70,8 +70,9 @@ def run(cfg: DictConfig) -> None:
 
 
 def calibration_clips(cfg: DictConfig) -> Iterator[Clip]:
-    """What int8 is calibrated with, a piece at a time: of videos, all along them, or generated."""
-    count, frames = int(cfg.export.calibration_clips), int(cfg.export.calibration_frames)
+    """Pieces of videos, all along them, or generated clips: for calibration, or two to try new graphs with."""
+    calibrates = "int8-static" in cfg.export.also
+    count, frames = int(cfg.export.calibration_clips if calibrates else 2), int(cfg.export.calibration_frames)
     if cfg.export.calibration is None:
         yield from generated_clips(cfg.export.frames[0], count=count, frames=frames)
         return
