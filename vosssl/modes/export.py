@@ -70,7 +70,7 @@ def run(cfg: DictConfig) -> None:
 
 
 def calibration_clips(cfg: DictConfig) -> Iterator[Clip]:
-    """Pieces of videos, all along them, or generated clips: for calibration, or two to try new graphs with."""
+    """Pieces of videos, all along them, or generated: for calibration, or two to try new graphs with."""
     calibrates = "int8-static" in cfg.export.also
     count, frames = int(cfg.export.calibration_clips if calibrates else 2), int(cfg.export.calibration_frames)
     if cfg.export.calibration is None:
