@@ -9,6 +9,7 @@ there already only the review is done (again).
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -222,7 +223,13 @@ class Drive:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1]).resolve()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("options", nargs="*", help="of mode=annotate, as key=value")
+    given = parser.parse_args()
+    folder = given.folder.resolve()
     images, truth = moving_shapes(frames=200, height=HEIGHT, width=WIDTH)
     begun = folder.is_dir()
     if not begun:
@@ -230,7 +237,7 @@ def main() -> None:
         with VideoWriter(folder / "shapes.mp4") as writer:
             for image in images:
                 writer.write(image)
-    drive = Drive(folder, truth, sys.argv[2:])
+    drive = Drive(folder, truth, given.options)
     try:
         if not begun:
             drive.click_and_track()
