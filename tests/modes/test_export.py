@@ -71,6 +71,18 @@ def test_calibration_sees_pieces_from_all_along_its_videos(tmp_path: Path) -> No
     assert [piece.frame_names[0] for piece in pieces(video, 4, 2)] == ["00002", "00005"]
 
 
+@pytest.mark.parametrize("wrong", ["export.also=[int4]", "export.calibration=nowhere.mp4"])
+def test_what_cannot_be_quantised_is_refused_before_anything_is_written(
+    wrong: str, folder: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(folder)
+    command = ["mode=export", *SMALL, "device=cpu", "weights=weights.pt", "export.folder=other", wrong]
+    with pytest.raises(SystemExit):
+        main(command)
+    assert wrong.partition("=")[2].strip("[]") in capsys.readouterr().err
+    assert not (folder / "other").exists()
+
+
 def test_an_exported_model_is_scored_like_any_other(folder: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(folder)
     command = ["mode=eval", "method=exported", "weights=graphs", "data=synthetic", "device=cpu"]

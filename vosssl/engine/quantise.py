@@ -39,7 +39,7 @@ def recording(folder: GraphFolder) -> Iterator[Recorded]:
 
     def keep(name: str, inputs: dict[str, np.ndarray]) -> None:
         kept[name] += sum(value.nbytes for value in inputs.values())
-        if len(calls[name]) < MOST_CALLS and kept[name] < MOST_BYTES:
+        if not calls[name] or (len(calls[name]) < MOST_CALLS and kept[name] < MOST_BYTES):
             calls[name].append({key: value.copy() for key, value in inputs.items()})
 
     before, folder.record = folder.record, keep
@@ -47,6 +47,12 @@ def recording(folder: GraphFolder) -> Iterator[Recorded]:
         yield calls
     finally:
         folder.record = before
+
+
+def require_precision(name: str) -> None:
+    """Refuses, by a ValueError, what is no precision of graphs that are made smaller."""
+    if name not in get_args(Smaller):
+        raise ValueError(f"precision is {name!r}, expected one of {', '.join(get_args(Smaller))}")
 
 
 def quantise(
@@ -76,8 +82,7 @@ def quantise(
         FileNotFoundError: there is no such source.
     """
     require_exporter()
-    if precision not in get_args(Smaller):
-        raise ValueError(f"precision is {precision!r}, expected one of {', '.join(get_args(Smaller))}")
+    require_precision(precision)
     manifest = read_manifest(source)
     if manifest.get("precision") != "fp32":
         raise ValueError(f"{source} holds {manifest.get('precision')} graphs; quantise the fp32 ones")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from vosssl.data.synthetic import SyntheticClips
 from vosssl.data.video import open_video
 from vosssl.engine.export import require_exporter, write_graphs
 from vosssl.engine.parity import followed
-from vosssl.engine.quantise import Recorded, quantise, recording
+from vosssl.engine.quantise import Recorded, quantise, recording, require_precision
 from vosssl.layers.slot_network import SlotNetwork
 from vosssl.modes.build import build
 from vosssl.modes.session import given_weights, network_of, require, start
@@ -37,6 +38,9 @@ def run(cfg: DictConfig) -> None:
     """Exports the model and says where it is."""
     method = require(cfg, "method", why="mode=export")
     require_exporter()
+    for precision in cfg.export.also:
+        require_precision(precision)
+    calibration = calibration_clips(cfg)  # what cannot be opened is known before anything is written
     session = start(cfg)
     weights = given_weights(cfg)
     network = network_of(cfg, session, weights=weights).cpu().eval().requires_grad_(False)
@@ -57,7 +61,7 @@ def run(cfg: DictConfig) -> None:
     size = sum(entry["bytes"] for entry in manifest["graphs"].values()) / 1e6
     log.info("%d graphs, %.2f MB, in %s", len(export.graphs), size, folder.resolve())
     if cfg.export.also:
-        calls = recorded(method, export, folder, calibration_clips(cfg))
+        calls = recorded(method, export, folder, calibration)
         for precision in cfg.export.also:
             quantise(
                 folder,
@@ -73,14 +77,15 @@ def calibration_clips(cfg: DictConfig) -> Iterator[Clip]:
     """Pieces of videos, all along them, or generated: for calibration, or two to try new graphs with."""
     calibrates = "int8-static" in cfg.export.also
     count, frames = int(cfg.export.calibration_clips if calibrates else 2), int(cfg.export.calibration_frames)
-    if cfg.export.calibration is None:
-        yield from generated_clips(cfg.export.frames[0], count=count, frames=frames)
-        return
     given = cfg.export.calibration
+    if given is None:
+        return generated_clips(cfg.export.frames[0], count=count, frames=frames)
     videos = [open_video(path) for path in ([given] if isinstance(given, str) else given)]
-    for number, video in enumerate(videos):
-        share = (number + 1) * count // len(videos) - number * count // len(videos)
-        yield from pieces(video, share, frames)
+    ends = [number * count // len(videos) for number in range(len(videos) + 1)]
+    shares = [end - begin for begin, end in pairwise(ends)]
+    return chain.from_iterable(
+        pieces(video, share, frames) for video, share in zip(videos, shares, strict=True)
+    )
 
 
 def generated_clips(size: Sequence[int], *, count: int, frames: int, seed: int = 0) -> Iterator[Clip]:
