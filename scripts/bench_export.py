@@ -42,7 +42,15 @@ from vosssl.engine.quantise import quantise
 from vosssl.metrics.object_jf import video_object_jf
 from vosssl.modes.build import build, create_prompter, create_segmenter, load_network, method_config
 from vosssl.modes.config import saved_config
-from vosssl.modes.export import examples_of, generated_clips, graphs_of, recorded, runnable, user_of
+from vosssl.modes.export import (
+    clips_wanted,
+    examples_of,
+    generated_clips,
+    graphs_of,
+    recorded,
+    runnable,
+    user_of,
+)
 from vosssl.propagation.segmenter import Box, VideoSegmenter
 
 WARM_UP = 4  # frames of the first pass
@@ -109,8 +117,9 @@ def exported(options: argparse.Namespace, model: str, place: Path, precisions: l
     manifest = write_graphs(export.graphs, place / "fp32", facts=facts)
     calls = None
     if precisions != ["fp32"]:
-        count = CALIBRATION[0] if "int8-static" in precisions else 2
-        calibration = generated_clips(size_of(options), count=count, frames=CALIBRATION[1], seed=1)
+        most, frames = CALIBRATION
+        count = clips_wanted(precisions, most)
+        calibration = generated_clips(size_of(options), count=count, frames=frames, seed=1)
         calls = recorded(method, export, place / "fp32", calibration)
     for precision in precisions:
         if precision != "fp32":

@@ -112,8 +112,10 @@ class HieraBlock(nn.Module):
 
     def forward(self, tokens: Tensor, regions: tuple[Region, ...] | None) -> Tensor:
         """(N, T, width_in) in the order of windows, to (N, T, width), or T / 4 with pooling."""
+        if regions is None or not goes_in_blocks(tokens):
+            return self._together(tokens, regions)
         most = TOKENS * torch.get_num_threads()
-        if regions is None or tokens.shape[1] <= most or not goes_in_blocks(tokens):
+        if tokens.shape[1] <= most:
             return self._together(tokens, regions)
         fewer = 4 if self.attn.pool else 1
         result = tokens.new_empty(len(tokens), tokens.shape[1] // fewer, self.attn.proj.out_features)

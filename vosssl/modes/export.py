@@ -33,6 +33,8 @@ from vosssl.propagation.segmenter import Box, VideoSegmenter
 
 log = logging.getLogger(__name__)
 
+TRIED_CLIPS = 2  # where nothing is calibrated
+
 
 def run(cfg: DictConfig) -> None:
     """Exports the model and says where it is."""
@@ -75,8 +77,8 @@ def run(cfg: DictConfig) -> None:
 
 def calibration_clips(cfg: DictConfig) -> Iterator[Clip]:
     """Pieces of videos, all along them, or generated: for calibration, or two to try new graphs with."""
-    calibrates = "int8-static" in cfg.export.also
-    count, frames = int(cfg.export.calibration_clips if calibrates else 2), int(cfg.export.calibration_frames)
+    count = clips_wanted(cfg.export.also, int(cfg.export.calibration_clips))
+    frames = int(cfg.export.calibration_frames)
     given = cfg.export.calibration
     if given is None:
         return generated_clips(cfg.export.frames[0], count=count, frames=frames)
@@ -86,6 +88,11 @@ def calibration_clips(cfg: DictConfig) -> Iterator[Clip]:
     return chain.from_iterable(
         pieces(video, share, frames) for video, share in zip(videos, shares, strict=True)
     )
+
+
+def clips_wanted(precisions: Sequence[str], most: int) -> int:
+    """Clips to run graphs on: `most` for calibration, else a few to try new graphs with."""
+    return most if "int8-static" in precisions else min(most, TRIED_CLIPS)
 
 
 def generated_clips(size: Sequence[int], *, count: int, frames: int, seed: int = 0) -> Iterator[Clip]:

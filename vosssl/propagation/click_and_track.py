@@ -25,7 +25,7 @@ from vosssl.propagation.label_journal import LabelJournal
 from vosssl.propagation.mask_drafts import Draft, Drafter
 from vosssl.propagation.segmenter import Box, VideoSegmenter
 from vosssl.propagation.track_record import Masks, Reached, Record, load_record, save_record
-from vosssl.propagation.tracking_steps import Follower, TrackedFrame, among
+from vosssl.propagation.tracking_steps import PassSteps, TrackedFrame, among
 
 SAVED_EVERY = 1.0  # seconds of a pass
 
@@ -92,7 +92,7 @@ class ClickAndTrack:
             name=self.frames.name,
             levels=undo_levels,
         )
-        self._follower = Follower(
+        self._steps = PassSteps(
             segmenter,
             read=lambda frame: self.frames.read(frame).image,
             labels=self._labels,
@@ -275,9 +275,9 @@ class ClickAndTrack:
         try:
             self._arrived(None)  # should anything below fail
             if reached is None or (reached.frame, reached.step) != (start, step) or objects is not None:
-                reached = self._follower.start(self._known, start, step, labels, objects)
+                reached = self._steps.start(self._known, start, step, labels, objects)
             elif reached.fresh:
-                reached = self._follower.look_again(self._known, reached)
+                reached = self._steps.look_again(self._known, reached)
             self._arrived(reached)
             yield TrackedFrame(start, labels, self.confidence(start))
             last = None if until is None else until + step
@@ -286,7 +286,7 @@ class ClickAndTrack:
                     break
                 image = self.frames.read(reached.frame + step).image
                 self._arrived(None)
-                tracked, reached = self._follower.follow(self._known, reached, image)
+                tracked, reached = self._steps.follow(self._known, reached, image)
                 if worth is not None and not worth(tracked):
                     break
                 self._keep(tracked)

@@ -1,4 +1,4 @@
-"""One step of tracking objects that a person pointed out, and what it changes in labels that exist."""
+"""The steps of tracking objects that a person pointed out, and what each changes in labels that exist."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TrackedFrame(NamedTuple):
     confidence: dict[int, float]
 
 
-class Follower:
+class PassSteps:
     """Takes a segmenter through the frames of a pass; what is known comes with each call and is not changed.
 
     Args:
